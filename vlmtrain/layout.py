@@ -1,0 +1,41 @@
+"""Sample -> token rows.  A layout is the only place that knows where images, prompts and targets stand in a row."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vlmtrain.batch import TextBatch
+
+
+@dataclass(frozen=True)
+class Text:
+    """A stretch of text; `supervised` text is what the model learns to write."""
+
+    string: str
+    supervised: bool = True
+
+
+@dataclass(frozen=True)
+class Visual:
+    """A place in reading order where an item stands; `tiles` is how many tiles it was cut into."""
+
+    tiles: int = 1
+
+
+Part = Text | Visual
+
+
+class Layout(ABC):
+    """Writes parts in reading order into padded token rows, and reads token rows back."""
+
+    @abstractmethod
+    def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
+        """Training rows with targets.  ValueError where a row would hold no supervised target."""
+
+    @abstractmethod
+    def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
+        """Rows to be continued: no targets, padded on the left."""
+
+    @abstractmethod
+    def read(self, token_ids: list[int]) -> str:
+        """Generated tokens -> text, up to the end of the answer."""

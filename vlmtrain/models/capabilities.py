@@ -1,0 +1,52 @@
+"""What an objective may ask of a model.  A model offers a capability by having its methods; there is no base class."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from vlmtrain.batch import TargetStates, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.layout import Layout
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the trainer and the collator ask of every model."""
+
+    def encode(self, visual: VisualBatch) -> VisualFeatures:
+        """Pixels -> features that every other method takes.  Runs once per batch."""
+
+    def layout(self) -> Layout:
+        """How this model wants its text."""
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        """How many text positions the collator must leave for an item of `tiles` tiles."""
+
+
+@runtime_checkable
+class EmbedsBoth(Trainable, Protocol):
+    """Unit vectors of images and texts in one space."""
+
+    def embed_visual(self, visual: VisualFeatures) -> Tensor: ...  # [B, Q, E]; Q = 1 for a plain dual encoder
+    def embed_text(self, text: TextBatch) -> Tensor: ...  # [B, E]
+    def similarity_scale(self) -> Tensor: ...  # scalar
+
+
+@runtime_checkable
+class MatchesPairs(Trainable, Protocol):
+    """Judges whether image `image_of_row[r]` of `visual` and row r of `text` belong together."""
+
+    def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor: ...  # [R] logits
+
+
+@runtime_checkable
+class WritesText(Trainable, Protocol):
+    """Predicts `text.targets`, given the image and the text before (causal LM, prefix LM, captioning)."""
+
+    def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates: ...
+
+
+@runtime_checkable
+class Captions(Trainable, Protocol):
+    """Continues a prompt about an image."""
+
+    def write(self, visual: VisualFeatures, text: TextBatch, max_new_tokens: int) -> Tensor: ...  # [B, new] ids

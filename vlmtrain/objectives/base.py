@@ -1,0 +1,79 @@
+"""What an objective is, and what it may look at."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from vlmtrain.batch import Batch, TextBatch, VisualFeatures
+
+
+@dataclass(frozen=True)
+class Everyone:
+    """What all micro-batches of all ranks said in the survey of this step, in sample order; nothing has gradient."""
+
+    embeddings: dict[str, Tensor]  # name -> [G, ...]
+    text: TextBatch  # the G rows of the global batch, padded alike
+    start: int  # index of this micro-batch's first sample in the global batch
+
+
+@dataclass(frozen=True)
+class Context:
+    """One micro-batch as objectives see it.  What two objectives both need is computed once, through `once`."""
+
+    features: VisualFeatures
+    batch: Batch
+    everyone: Everyone | None = None  # None: this micro-batch is the whole global batch
+    _memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._memory:
+            self._memory[name] = compute()
+        return self._memory[name]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Per term the *sum* over what the term counts (see Objective.counts), with gradient; and metrics for the log.
+
+    A metric is (sum, count): the trainer adds both over micro-batches and ranks and divides once.
+    """
+
+    totals: dict[str, Tensor]
+    metrics: dict[str, tuple[Tensor, Tensor | int]] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """What the model should get better at.  Names the capability it needs, so that a wrong pairing fails at once."""
+
+    needs: type  # a Protocol of vlmtrain.models.capabilities
+
+    def require(self, model: nn.Module) -> None:
+        """ValueError naming what `model` lacks."""
+        if not isinstance(model, self.needs):
+            wanted = [name for name in dir(self.needs) if not name.startswith("_")]
+            missing = [name for name in wanted if not hasattr(model, name)]
+            raise ValueError(
+                f"{type(self).__name__} needs a model with {', '.join(wanted)}; "
+                f"{type(model).__name__} lacks {', '.join(missing)}. Choose another model or another objective."
+            )
+
+    @abstractmethod
+    def weights(self) -> dict[str, float]:
+        """Term -> its weight in the loss."""
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Term -> how many things its total sums over in `batch`.  Pure Python: no device is asked.
+
+        The trainer adds the counts over all micro-batches and ranks first, so that the loss is
+        sum_term weight * (global total / global count) however the global batch is cut.
+        """
+
+    def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        """What this objective must know of the whole global batch ([B, ...] each).  Most need nothing."""
+        return {}
+
+    @abstractmethod
+    def forward(self, model: nn.Module, context: Context) -> Loss: ...

@@ -1,0 +1,38 @@
+"""Model and objective as one module with one forward, which is what DDP, FSDP, DeepSpeed and compile wrap."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vlmtrain.batch import Batch, VisualFeatures
+from vlmtrain.objectives.base import Context, Everyone, Loss, Objective
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one micro-batch contributes to Everyone, and its features for the second pass."""
+
+    embeddings: dict[str, Tensor]
+    features: VisualFeatures
+
+
+class TrainingStep(nn.Module):
+    """One call computes one micro-batch."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        objective.require(model)
+        self.model = model
+        self.objective = objective
+
+    def forward(
+        self, batch: Batch, everyone: Everyone | None = None, features: VisualFeatures | None = None
+    ) -> Loss:
+        """The loss of `batch`; `features` saves encoding twice after a survey with a frozen encoder."""
+        features = self.model.encode(batch.visual) if features is None else features
+        return self.objective(self.model, Context(features, batch, everyone))
+
+    def survey(self, batch: Batch) -> Survey:
+        """First of two passes, without gradient, when the global batch is cut into several micro-batches."""
+        features = self.model.encode(batch.visual)
+        return Survey(self.objective.survey(self.model, Context(features, batch)), features)
