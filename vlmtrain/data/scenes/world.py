@@ -37,6 +37,7 @@ __all__ = [
     "SIZES",
     "SPLITS",
     "TEXTURES",
+    "TRAIN_SORTS",
     "Background",
     "Scene",
     "Thing",
@@ -58,8 +59,8 @@ _AXIS_MARGIN = 0.05
 _SPOTS = ((0.24, 0.25), (0.76, 0.33), (0.43, 0.76))
 _LAYOUT_TRIES = 60
 _SCENE_TRIES = 2000
-_SORTS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
-_TRAIN_SORTS = tuple(sort for sort in _SORTS if sort not in HELD_OUT_PAIRS)
+TRAIN_SORTS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT_PAIRS)
+"""The colour and shape pairs that training shows."""
 
 _Kind = tuple[str, str]
 
@@ -120,7 +121,7 @@ def _all_unlike(scene: Scene) -> bool:
 def _sorts(draws: Draws) -> list[_Kind]:
     """One to three colour and shape pairs; training shows scenes of two and three things twice as often as of one."""
     count = draws.pick((1, 2, 2, 3, 3))
-    return [draws.pick(_TRAIN_SORTS) for _ in range(count)]
+    return [draws.pick(TRAIN_SORTS) for _ in range(count)]
 
 
 def _sorts_with_held_out_pair(draws: Draws) -> list[_Kind]:
@@ -131,8 +132,8 @@ def _sorts_with_held_out_pair(draws: Draws) -> list[_Kind]:
 def _sorts_with_held_out_shapes(draws: Draws) -> list[_Kind]:
     """Pairs whose first two shapes have a combination that training never shows, if they come to stand that way."""
     first, _, second = sorted(HELD_OUT_RELATIONS)[draws.below(len(HELD_OUT_RELATIONS))]
-    sorts = [draws.pick([sort for sort in _TRAIN_SORTS if sort[1] == shape]) for shape in (first, second)]
-    return sorts + ([draws.pick(_TRAIN_SORTS)] if draws.chance(0.5) else [])
+    sorts = [draws.pick([sort for sort in TRAIN_SORTS if sort[1] == shape]) for shape in (first, second)]
+    return sorts + ([draws.pick(TRAIN_SORTS)] if draws.chance(0.5) else [])
 
 
 def _draw_scene(draws: Draws, sorts: Sequence[_Kind]) -> Scene:

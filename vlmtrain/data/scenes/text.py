@@ -1,0 +1,54 @@
+"""Text without pictures: documents that say the same facts several times over, to pretrain a language model on."""
+
+from vlmtrain.data.scenes.draws import Draws
+from vlmtrain.data.scenes.grammar import caption
+from vlmtrain.data.scenes.questions import COUNT_WORDS, questions
+from vlmtrain.data.scenes.refer import refer
+from vlmtrain.data.scenes.things import Scene, main_relation
+from vlmtrain.data.scenes.words import RELATION_PHRASES
+from vlmtrain.data.scenes.world import make_scene
+
+_FEWEST_LINES, _MOST_LINES = 2, 5
+_ATTRIBUTES = ("colour", "shape", "size", "texture")
+
+
+def document(seed: int, index: int) -> str:
+    """Two to five lines about one scene that is never drawn: captions, single facts, questions with answers.
+
+    Every later line repeats or follows from earlier ones, so that a model gains by looking back.
+    """
+    scene = make_scene(seed, "text", index)
+    draws = Draws("document", seed, index)
+    count = _FEWEST_LINES + draws.below(_MOST_LINES - _FEWEST_LINES + 1)
+    captions = (count + draws.below(2)) // 2
+    lines = [caption(scene, key) for key in range(captions)]
+    others = count - captions
+    asked = questions(scene, index)
+    for place in range(others):
+        if draws.chance(0.5) and place < len(asked):
+            lines.append(f"{asked[place].text} {asked[place].answer}")
+        else:
+            lines.append(_fact(scene, draws))
+    return "\n".join(lines[place] for place in draws.order(len(lines)))
+
+
+def _fact(scene: Scene, draws: Draws) -> str:
+    """One true sentence of one attribute, one relation or the number of things."""
+    thing = draws.pick(scene.things)
+    others = [other for other in scene.things if other is not thing]
+    what = draws.pick(("count", "relation", *_ATTRIBUTES))
+    if what == "relation" and others:
+        other = draws.pick(others)
+        one, two = refer(scene, thing, "", draws), refer(scene, other, "", draws)
+        if one is not None and two is not None:
+            return f"{one} is {draws.pick(RELATION_PHRASES[main_relation(thing, other)])} {two}"
+    phrase = refer(scene, thing, what, draws) if what in _ATTRIBUTES else None
+    if phrase is None:
+        return _count(scene)
+    value = getattr(thing, what)
+    return f"{phrase} is a {value}" if what == "shape" else f"{phrase} is {value}"
+
+
+def _count(scene: Scene) -> str:
+    number = COUNT_WORDS[len(scene.things)]
+    return f"there is {number} thing" if len(scene.things) == 1 else f"there are {number} things"
