@@ -6,6 +6,7 @@ from itertools import permutations
 
 from vlmtrain.data.scenes.parsing import Description, ParseError, parse
 from vlmtrain.data.scenes.things import Scene, Thing, holds
+from vlmtrain.data.scenes.words import RELATION_PHRASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,6 @@ def _fault(description: Description, scene: Scene, matched: Sequence[Thing | Non
     if true_relations < len(description.relations):
         for first, relation, second in description.relations:
             if not _is_true(matched, first, relation, second):
-                return f"the {description.things[first]} is not {relation} the {description.things[second]}"
+                where = RELATION_PHRASES[relation][0]
+                return f"the {description.things[first]} is not {where} the {description.things[second]}"
     return ""

@@ -37,7 +37,7 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     return (np.clip(image, 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)).astype(np.uint8)
 
 
-def _rgb(hue_degrees: float, saturation: float, value: float) -> NDArray[np.float32]:
+def _rgb(hue_degrees: float, saturation: float, value: float) -> Field:
     rgb = colorsys.hsv_to_rgb((hue_degrees % 360.0) / 360.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
     return np.array(rgb, dtype=np.float32)
 
@@ -55,7 +55,7 @@ def _stretch(size: int, knots: int) -> Field:
     return matrix
 
 
-def _ground(background: Background, size: int, generator: np.random.Generator) -> NDArray[np.float32]:
+def _ground(background: Background, size: int, generator: np.random.Generator) -> Field:
     """A ground whose lightness varies softly between two near tones."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     slope = axis[None, :] * np.float32(math.cos(background.angle)) + axis[:, None] * np.float32(
@@ -99,15 +99,15 @@ def _outline(thing: Thing, x: Field, y: Field) -> Field:
     return distance(thing.shape, turned_x, turned_y) * np.float32(thing.radius)
 
 
-def _cast_shadow(image: NDArray[np.float32], thing: Thing, size: int) -> None:
+def _cast_shadow(image: Field, thing: Thing, size: int) -> None:
     rows, columns, x, y = _window(thing, size, thing.radius + 0.06)
     outline = _outline(thing, x - np.float32(0.012), y - np.float32(0.02))
     strength = np.clip(np.float32(0.5) - outline / np.float32(0.045), 0.0, 1.0)
     image[rows, columns] *= (np.float32(1.0) - np.float32(0.36) * strength * strength)[:, :, None]
 
 
-def _draw(image: NDArray[np.float32], thing: Thing, size: int) -> None:
-    rows, columns, x, y = _window(thing, size, thing.radius + 2.0 / size)
+def _draw(image: Field, thing: Thing, size: int) -> None:
+    rows, columns, x, y = _window(thing, size, 1.05 * thing.radius + 2.0 / size)
     outline = _outline(thing, x, y)
     cover = np.clip(np.float32(0.5) - outline * size, 0.0, 1.0)[:, :, None]
     hue = _HUES[thing.colour] + _HUE_JITTER * thing.hue_shift
@@ -128,7 +128,7 @@ def _light(thing: Thing, x: Field, y: Field, outline: Field) -> Field:
     return np.float32(1.03) + slope - np.float32(0.2) * rim * rim
 
 
-def _pattern_paint(thing: Thing, paint: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pattern_paint(thing: Thing, paint: Field) -> Field:
     """The tone of stripes and dots: near white, or a dark shade where white would not show."""
     if thing.light_pattern and thing.colour not in _ALWAYS_DARK_PATTERN:
         return paint + np.float32(0.82) * (np.float32(1.0) - paint)

@@ -1,9 +1,11 @@
 """Signed distances to the shapes: negative inside, in units of the thing's radius, on arrays of points."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 
 
 def distance(shape: str, x: Field, y: Field) -> Field:
@@ -39,9 +41,9 @@ def _cross(x: Field, y: Field) -> Field:
 
 def _triangle(x: Field, y: Field) -> Field:
     """Three half planes about a centre set a little low, so that the triangle looks centred in its circle."""
-    below = y - np.float32(0.14)
+    below = y - np.float32(0.06)
     slope = np.float32(np.sqrt(3) / 2) * np.abs(x) - np.float32(0.5) * below
-    return np.maximum(slope, below) - np.float32(0.56)
+    return np.maximum(slope, below) - np.float32(0.5)
 
 
 def _star(x: Field, y: Field) -> Field:

@@ -1,0 +1,53 @@
+"""Judges generated captions of records that carry their scene, as the captioning evaluation asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vlmtrain.data.scenes.judging import judge
+from vlmtrain.data.scenes.things import Scene, held_out_pairs, held_out_relations
+
+
+class _RecordWithScene(Protocol):
+    @property
+    def key(self) -> str: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SceneVerdict:
+    """Right or wrong, why, and the shares of things and relations that are right."""
+
+    correct: bool
+    reason: str
+    aspects: Mapping[str, tuple[float, float]]
+    groups: Sequence[str]
+
+
+class SceneJudge:
+    """Right is a caption that names every thing with all its attributes and only true relations.
+
+    Aspects: `things_right` counts against the larger of the named and the drawn things, so that neither leaving out
+    nor listing many helps; `relations_right` counts the relations that the caption claims.  Groups: records with a
+    colour-shape pair, or a combination of shapes and relation, that training never shows.
+    """
+
+    def __call__(self, text: str, record: _RecordWithScene, /) -> SceneVerdict:
+        if "scene" not in record.extra:
+            raise ValueError(
+                f"Record {record.key!r} carries no scene to judge captions by. "
+                f"For data other than scenes use the judge vlmtrain.evaluation.word_overlap.WordOverlap."
+            )
+        scene = Scene.from_json(record.extra["scene"])
+        verdict = judge(text, scene)
+        groups = {"held_out_pairs": held_out_pairs(scene), "held_out_relations": held_out_relations(scene)}
+        return SceneVerdict(
+            correct=verdict.correct,
+            reason=verdict.reason,
+            aspects={
+                "things_right": (verdict.right_things, max(verdict.named_things, len(scene.things))),
+                "relations_right": (verdict.true_relations, verdict.spoken_relations),
+            },
+            groups=tuple(name for name, found in groups.items() if found),
+        )
