@@ -57,7 +57,7 @@ _GAP = 0.025
 _EDGE = 0.015
 _AXIS_MARGIN = 0.05
 _SPOTS = ((0.24, 0.25), (0.76, 0.33), (0.43, 0.76))
-_LAYOUT_TRIES = 60
+_LAYOUT_TRIES = 120
 _SCENE_TRIES = 2000
 TRAIN_SORTS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in HELD_OUT_PAIRS)
 """The colour and shape pairs that training shows."""
@@ -138,11 +138,11 @@ def _sorts_with_held_out_shapes(draws: Draws) -> list[_Kind]:
 
 def _draw_scene(draws: Draws, sorts: Sequence[_Kind]) -> Scene:
     sizes = [draws.pick(SIZES) for _ in sorts]
-    radii = [draws.uniform(*_RADII[size]) for size in sizes]
+    radii = [round(draws.uniform(*_RADII[size]), 4) for size in sizes]
     places = _places(draws, radii)
     things = []
     for (colour, shape), size, radius, (x, y) in zip(sorts, sizes, radii, places, strict=True):
-        thing = Thing(shape, colour, size, draws.pick(TEXTURES), round(x, 4), round(y, 4), round(radius, 4))
+        thing = Thing(shape, colour, size, draws.pick(TEXTURES), x, y, radius)
         things.append(_with_jitter(thing, draws))
     order = draws.order(len(things))
     return Scene(tuple(things[place] for place in order), _draw_background(draws), draws.below(2**31))
@@ -172,16 +172,29 @@ def _draw_background(draws: Draws) -> Background:
     )
 
 
-def _places(draws: Draws, radii: Sequence[float]) -> Sequence[tuple[float, float]]:
+def _places(draws: Draws, radii: Sequence[float]) -> list[tuple[float, float]]:
     """Centres inside the image that keep things apart; a fixed layout with room for all where chance finds none."""
     for _ in range(_LAYOUT_TRIES):
-        places = [
-            (draws.uniform(radius + _EDGE, 1 - radius - _EDGE), draws.uniform(radius + _EDGE, 1 - radius - _EDGE))
-            for radius in radii
-        ]
+        places = [(_centre(draws, radius), _centre(draws, radius)) for radius in radii]
         if _apart(places, radii):
             return places
-    return _SPOTS[: len(radii)]
+    return _roomy_places(draws, len(radii))
+
+
+def _roomy_places(draws: Draws, count: int) -> list[tuple[float, float]]:
+    """The fixed spots in a random order, mirrored and moved a little: any three things fit and no place is favoured."""
+    mirror_x, mirror_y, swap_axes = draws.chance(0.5), draws.chance(0.5), draws.chance(0.5)
+    places = []
+    for spot in draws.order(len(_SPOTS))[:count]:
+        x, y = (round(centre + draws.uniform(-0.01, 0.01), 4) for centre in _SPOTS[spot])
+        x, y = (round(1 - x, 4) if mirror_x else x), (round(1 - y, 4) if mirror_y else y)
+        places.append((y, x) if swap_axes else (x, y))
+    return places
+
+
+def _centre(draws: Draws, radius: float) -> float:
+    """Rounded before the rules are checked, so that they hold of the very numbers that are kept."""
+    return round(draws.uniform(radius + _EDGE, 1 - radius - _EDGE), 4)
 
 
 def _apart(places: Sequence[tuple[float, float]], radii: Sequence[float]) -> bool:
@@ -197,11 +210,11 @@ def _apart(places: Sequence[tuple[float, float]], radii: Sequence[float]) -> boo
 
 def _well_placed(things: Sequence[Thing]) -> bool:
     inside = all(
-        thing.radius + _EDGE - 1e-3 <= centre <= 1 - thing.radius - _EDGE + 1e-3
+        thing.radius + _EDGE - 1e-4 <= centre <= 1 - thing.radius - _EDGE + 1e-4
         for thing in things
         for centre in (thing.x, thing.y)
     )
-    return inside and _apart([(thing.x, thing.y) for thing in things], [thing.radius - 1e-3 for thing in things])
+    return inside and _apart([(thing.x, thing.y) for thing in things], [thing.radius for thing in things])
 
 
 def _change(scene: Scene, draws: Draws) -> Scene:
