@@ -1,0 +1,51 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlmtrain.batch import Batch, TextBatch, VisualBatch
+from vlmtrain.evaluation.joining import join_batches, take_rows
+from vlmtrain.evaluation.swapping import swap_images
+
+
+def make_batch(structure: list[list[int]], length: int, first: int) -> Batch:
+    """Samples with the given tiles per item; every tile and token is a number of its own."""
+    tiles = [count for sample in structure for count in sample]
+    pixels = (first + torch.arange(sum(tiles))).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
+    ids = first + torch.arange(len(structure) * length).view(len(structure), length)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    text = TextBatch(ids, mask, ~mask, ids.clone(), 0, ids.numel())
+    names = [str(first + row) for row in range(len(structure))]
+    return Batch(VisualBatch(pixels, tiles, [len(sample) for sample in structure]), text, sample_ids=names)
+
+
+structures = st.lists(st.lists(st.integers(1, 3), max_size=2), min_size=1, max_size=4)
+
+
+@given(structures, structures, st.integers(1, 4), st.integers(1, 4), st.data())
+def test_taking_rows_undoes_joining(one, other, length, other_length, data):
+    first, second = make_batch(one, length, 1), make_batch(other, other_length, 100)
+    joined = join_batches([first, second])
+    assert len(joined) == len(one) + len(other)
+    back = take_rows(joined, len(one), len(joined))
+    assert back.visual.tiles_per_item == second.visual.tiles_per_item
+    assert back.visual.items_per_sample == second.visual.items_per_sample
+    assert torch.equal(back.visual.pixels, second.visual.pixels)
+    assert torch.equal(back.text.input_ids[:, :other_length], second.text.input_ids)
+    assert not back.text.attention_mask[:, other_length:].any()
+    assert back.text.supervised == second.text.supervised
+    assert back.sample_ids == second.sample_ids
+
+
+@given(st.lists(st.integers(1, 2), max_size=2), st.integers(1, 5))
+def test_swapping_moves_every_image_by_one_sample(sample, num_samples):
+    visual = make_batch([sample] * num_samples, 1, 0).visual
+    swapped, givers = swap_images(visual)
+    per_sample = sum(sample)
+    assert givers == [(row - 1) % num_samples for row in range(num_samples)]
+    assert torch.equal(swapped.pixels, visual.pixels.roll(per_sample, dims=0))
+
+
+def test_samples_that_take_different_room_cannot_be_swapped():
+    with pytest.raises(ValueError, match=r"\[\(1,\), \(2,\)\] tiles per sample"):
+        swap_images(make_batch([[1], [2]], 1, 0).visual)

@@ -1,0 +1,159 @@
+"""Writes captions of held-out images, has them judged, and checks that the model looked at the image."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vlmtrain.batch import Batch
+from vlmtrain.evaluation.base import (
+    EvaluationResult,
+    EvaluationTools,
+    Judge,
+    RecordLike,
+    SampleOutcome,
+    Verdict,
+    evaluating,
+    pick_source,
+    sum_aspects,
+)
+from vlmtrain.evaluation.swapping import swap_images
+from vlmtrain.models.capabilities import Captions
+
+logger = logging.getLogger(__name__)
+
+_CHANCE_SHIFTS = 16
+
+
+@dataclass
+class _Written:
+    """What was written for one record, and what was written when it was shown another record's image."""
+
+    record: RecordLike
+    text: str
+    verdict: Verdict
+    control_of: RecordLike | None = None
+    control_text: str | None = None
+    control_verdict: Verdict | None = None
+
+
+class Captioning:
+    """Greedy captions of every record of `splits`, judged one by one.
+
+    Metrics per split: `caption_accuracy` (the judge calls the whole caption right), one share per aspect of the judge,
+    and the same per group of records (`.../held_out_pairs/caption_accuracy`).  Two yardsticks tell what they are worth:
+
+    - `control_*`: each record's image is replaced by its neighbour's in the batch, and what the model writes is judged
+      against the original record.  A model that looks at the image falls to chance here.  Pairs of records with the
+      very same image are left out.
+    - `chance_*`: the true captions that the model wrote, each judged against other records of the split (16 shifts of
+      the whole split): what a model gets that writes good captions of the wrong image.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        splits: list[str],
+        limit: int | None = None,
+        max_new_tokens: int = 48,
+        control: bool = True,
+        num_samples: int = 12,
+    ) -> None:
+        if not splits or max_new_tokens < 1 or num_samples < 0 or (limit is not None and limit < 1):
+            raise ValueError(
+                f"Captioning wants at least one split, limit >= 1 or null, max_new_tokens >= 1 and num_samples >= 0; "
+                f"got splits={splits}, limit={limit}, max_new_tokens={max_new_tokens}, num_samples={num_samples}."
+            )
+        self.judge = judge
+        self.splits = list(splits)
+        self.limit = limit
+        self.max_new_tokens = max_new_tokens
+        self.control = control
+        self.num_samples = num_samples
+
+    def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
+        if not isinstance(model, Captions):
+            raise ValueError(
+                f"Captioning needs a model with `write`; {type(model).__name__} has none. "
+                f"Evaluate it by retrieval or held-out loss instead."
+            )
+        metrics: dict[str, float] = {}
+        samples: list[SampleOutcome] = []
+        for split in self.splits:
+            source = pick_source(sources, split)
+            with evaluating(model, tools):
+                written = [
+                    each
+                    for records, batch in tools.batches(source, self.limit, True)
+                    for each in self._write_batch(model, records, batch, tools)
+                ]
+            if not written:
+                raise ValueError(f"The split {split!r} holds no records to caption: leave it out or add records.")
+            metrics |= {f"{split}/{name}": value for name, value in self._measure(written).items()}
+            samples += [_outcome(split, each) for each in written[: self.num_samples]]
+        return EvaluationResult(metrics, samples)
+
+    def _write_batch(
+        self, model: Captions, records: Sequence[RecordLike], batch: Batch, tools: EvaluationTools
+    ) -> list[_Written]:
+        batch = batch.to(tools.device)
+
+        def write(batch: Batch) -> list[str]:
+            token_ids = model.write(model.encode(batch.visual), batch.text, self.max_new_tokens)
+            return [tools.layout.read(row) for row in token_ids.tolist()]
+
+        written = [
+            _Written(record, text, self.judge(text, record)) for record, text in zip(records, write(batch), strict=True)
+        ]
+        if not self.control or len(records) < 2:
+            return written
+        visual, givers = swap_images(batch.visual)
+        swapped = write(Batch(visual, batch.text, batch.seed, batch.sample_ids))
+        for each, text, giver in zip(written, swapped, givers, strict=True):
+            if records[giver].image != each.record.image:
+                each.control_of, each.control_text = records[giver], text
+                each.control_verdict = self.judge(text, each.record)
+        return written
+
+    def _measure(self, written: list[_Written]) -> dict[str, float]:
+        metrics = sum_aspects([each.verdict for each in written])
+        for group in sorted({group for each in written for group in each.verdict.groups}):
+            members = [each.verdict for each in written if group in each.verdict.groups]
+            metrics |= {f"{group}/{name}": value for name, value in sum_aspects(members).items()}
+        if self.control:
+            swapped = [each.control_verdict for each in written if each.control_verdict is not None]
+            if not swapped:
+                logger.warning("No control was possible: it needs batches of two or more different images.")
+            metrics |= {f"control_{name}": value for name, value in sum_aspects(swapped).items()}
+            metrics |= {f"chance_{name}": value for name, value in sum_aspects(self._mismatch(written)).items()}
+        return metrics | {"num_captions": float(len(written))}
+
+    def _mismatch(self, written: list[_Written]) -> list[Verdict]:
+        """Each written caption judged against up to 16 other records of the split, spread over all of it."""
+        step = max(1, (len(written) - 1) // _CHANCE_SHIFTS)
+        shifts = range(1, len(written), step)
+        return [
+            self.judge(written[(row + shift) % len(written)].text, each.record)
+            for shift in list(shifts)[:_CHANCE_SHIFTS]
+            for row, each in enumerate(written)
+            if written[(row + shift) % len(written)].record.image != each.record.image
+        ]
+
+
+def _outcome(split: str, written: _Written) -> SampleOutcome:
+    other, control_verdict = written.control_of, written.control_verdict
+    return SampleOutcome(
+        task="captioning",
+        split=split,
+        key=written.record.key,
+        image=written.record.image,
+        text=written.text,
+        references=list(written.record.captions),
+        correct=written.verdict.correct,
+        reason="" if written.verdict.correct else written.verdict.reason,
+        control_image=None if other is None else other.image,
+        control_text=written.control_text,
+        control_correct=None if control_verdict is None else control_verdict.correct,
+    )

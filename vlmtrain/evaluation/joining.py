@@ -1,0 +1,71 @@
+"""Cuts batches and puts them together, so that groups of candidates do not depend on the batch size."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vlmtrain.batch import IGNORED_TARGET, Batch, TextBatch, VisualBatch
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """All samples of `batches` in one; token rows are padded on the right to the longest."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        visual=VisualBatch(
+            torch.cat([batch.visual.pixels for batch in batches]),
+            [tiles for batch in batches for tiles in batch.visual.tiles_per_item],
+            [items for batch in batches for items in batch.visual.items_per_sample],
+        ),
+        text=join_texts([batch.text for batch in batches]),
+        seed=batches[0].seed,
+        sample_ids=[name for batch in batches for name in batch.sample_ids],
+    )
+
+
+def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
+    """All rows of `texts` in one, padded on the right to the longest; padding is False in every mask."""
+    targets = [text.targets for text in texts if text.targets is not None]
+    return TextBatch(
+        input_ids=_stack([text.input_ids for text in texts], 0),
+        attention_mask=_stack([text.attention_mask for text in texts], False),
+        visual_mask=_stack([text.visual_mask for text in texts], False),
+        targets=_stack(targets, IGNORED_TARGET) if len(targets) == len(texts) else None,
+        placeholders=sum(text.placeholders for text in texts),
+        supervised=sum(text.supervised for text in texts),
+    )
+
+
+def take_rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Samples `start` to `stop` (exclusive) of a batch."""
+    visual, text = batch.visual, batch.text
+    items = slice(sum(visual.items_per_sample[:start]), sum(visual.items_per_sample[:stop]))
+    tiles = slice(sum(visual.tiles_per_item[: items.start]), sum(visual.tiles_per_item[: items.stop]))
+    return replace(
+        batch,
+        visual=VisualBatch(visual.pixels[tiles], visual.tiles_per_item[items], visual.items_per_sample[start:stop]),
+        text=take_text_rows(text, torch.arange(start, stop, device=text.input_ids.device)),
+        sample_ids=batch.sample_ids[start:stop],
+    )
+
+
+def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
+    """The rows [R] of a text batch, in that order and as often as they are named; counts them on the device."""
+    targets = None if text.targets is None else text.targets[rows]
+    visual_mask = text.visual_mask[rows]
+    return TextBatch(
+        input_ids=text.input_ids[rows],
+        attention_mask=text.attention_mask[rows],
+        visual_mask=visual_mask,
+        targets=targets,
+        placeholders=int(visual_mask.sum()),
+        supervised=0 if targets is None else int((targets != IGNORED_TARGET).sum()),
+    )
+
+
+def _stack(rows: Sequence[Tensor], padding: int | bool) -> Tensor:
+    longest = max(block.shape[1] for block in rows)
+    padded = [torch.nn.functional.pad(block, (0, longest - block.shape[1]), value=padding) for block in rows]
+    return torch.cat(padded)
