@@ -74,6 +74,7 @@ class TextBatch(MovesToDevice):
     targets: Tensor | None = None  # [B, L]; targets[:, i] is what logits[:, i] should predict, or IGNORED_TARGET
     placeholders: int = 0  # how many positions visual_mask marks, known without asking the device
     supervised: int = 0  # how many targets are not IGNORED_TARGET, known without asking the device
+    truncated: int = 0  # how many rows lost text to the layout's limit
 
 
 @dataclass(frozen=True)
