@@ -13,8 +13,8 @@ class PairLayout(Layout):
     """[class] text [separator]: the image leaves no place in the row.
 
     Targets are those of a causal reading of the row (captioning in BLIP-2's stage 1): the token that follows, where it
-    is supervised, the closing separator included.  Rows are cut to `max_tokens`, class token and separator counted in, and
-    keep their separator; cut rows are counted in `TextBatch.truncated`.
+    is supervised, the closing separator included.  Rows are cut to `max_tokens`, class token and separator counted in,
+    and keep their separator; cut rows are counted in `TextBatch.truncated`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:

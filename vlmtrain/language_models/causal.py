@@ -1,0 +1,164 @@
+"""Decoder-only language models of transformers behind the LanguageModel seam."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from vlmtrain.batch import IGNORED_TARGET, TargetStates
+from vlmtrain.language_models.base import LanguageModel
+from vlmtrain.language_models.heads import check_head, decoder_states, logit_head
+from vlmtrain.language_models.loading import Precision, load_causal
+from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.layout import Layout
+from vlmtrain.layouts.causal import CausalLayout
+from vlmtrain.nn.pretrained import builds_without_weights
+from vlmtrain.nn.residual_blocks import residual_blocks
+
+
+class CausalLanguageModel(LanguageModel):
+    """OPT, Llama, GPT-2, Qwen, Gemma, Mamba...: any causal language model of transformers that reads embeddings.
+
+    Args:
+        source: folder or hub name of the pretrained weights; None makes random ones.
+        architecture: fields of the model's config.json, `model_type` among them.  Needed without `source`.  With it,
+            they are checked against the weights, and stand for them on the meta device, where nothing is loaded.
+        tokenizer: folder or hub name; that of `source` if not given.
+        max_tokens: longest text of a row (see CausalLayout).
+        terminator: what ends an answer; None for the end-of-sequence token.
+        revision: of `source` on the hub.
+        precision: of the weights.  bf16 is for frozen models: half the memory, and autocast stays out of them.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        architecture: dict[str, object] | None = None,
+        tokenizer: str | None = None,
+        max_tokens: int = 32,
+        terminator: str | None = "\n",
+        revision: str | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        model = load_causal(source, architecture, revision, precision)
+        words = tokenizer or source
+        loaded = None if words is None or builds_without_weights() else load_tokenizer(words, revision)
+        self._take(model, loaded, max_tokens, terminator)
+        self.source = source or "random"
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        max_tokens: int = 32,
+        terminator: str | None = "\n",
+    ) -> "CausalLanguageModel":
+        """One around a model that exists already."""
+        language_model = cls.__new__(cls)
+        LanguageModel.__init__(language_model)
+        language_model._take(model, tokenizer, max_tokens, terminator)
+        return language_model
+
+    def _take(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int, terminator: str | None
+    ) -> None:
+        self.model = model
+        self.width = model.get_input_embeddings().embedding_dim
+        self._checkpoints = False
+        self._layout = None if tokenizer is None else CausalLayout(tokenizer, max_tokens, terminator)
+        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            raise ValueError(
+                f"The tokenizer has {len(tokenizer)} tokens, the language model "
+                f"{model.get_input_embeddings().num_embeddings}; use the tokenizer it was trained with."
+            )
+        # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
+        self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
+        if model.get_input_embeddings().weight.device.type != "meta":
+            check_head(model, logit_head(model))
+
+    @property
+    def input_layers(self) -> nn.ModuleList:
+        return residual_blocks(self.model)
+
+    def layout(self) -> Layout:
+        if self._layout is None:
+            raise ValueError("This language model was built without tokenizer; give tokenizer, a folder or hub name.")
+        return self._layout
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(input_ids)
+
+    def target_states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> TargetStates:
+        states = self._states(embeddings, attention_mask)
+        rows = (targets.flatten() != IGNORED_TARGET).nonzero().squeeze(1)  # one index for both, found once
+        return TargetStates(
+            states=states.flatten(0, 1).index_select(0, rows),
+            targets=targets.flatten().index_select(0, rows),
+            head=logit_head(self.model),
+        )
+
+    def logits(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
+        return logit_head(self.model)(self._states(embeddings, attention_mask))
+
+    @torch.no_grad()
+    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
+        layout = self.layout()
+        assert isinstance(layout, CausalLayout)
+        with self._own_precision(embeddings.device):
+            return self.model.generate(
+                inputs_embeds=embeddings.to(self._dtype),
+                attention_mask=attention_mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                eos_token_id=layout.stop_ids,
+                pad_token_id=layout.pad_id,
+            )
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only the input of each block for the backward pass, also where the model is frozen."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._checkpoints = True
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def _states(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+        with self._own_precision(embeddings.device), self._checkpointing():
+            return decoder_states(self.model, embeddings, attention_mask)
+
+    def _own_precision(self, device: torch.device) -> torch.autocast:
+        """Weights that are bf16 already need no autocast, which would only cast norms and losses up again."""
+        is_low = self._dtype != torch.float32
+        return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type) and not is_low)
+
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """transformers checkpoints a block only while it is in training mode, which a frozen one never is.
+
+        For the time of this forward pass the blocks, and only they, are told that they train, with their dropout at 0:
+        what they compute is what they compute in eval mode.
+        """
+        if not self._checkpoints or self.model.training or not torch.is_grad_enabled():
+            yield
+            return
+        blocks = list(self.input_layers)
+        dropouts = [
+            (block, name, rate) for block in blocks for name, rate in vars(block).items() if "dropout" in name and rate
+        ]
+        dropouts = [(block, name, rate) for block, name, rate in dropouts if isinstance(rate, float)]
+        try:
+            for block, name, _ in dropouts:
+                setattr(block, name, 0.0)
+            for block in blocks:
+                block.training = True
+            yield
+        finally:
+            for block in blocks:
+                block.training = False
+            for block, name, rate in dropouts:
+                setattr(block, name, rate)

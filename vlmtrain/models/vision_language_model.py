@@ -1,0 +1,67 @@
+"""encoder -> connector -> fusion -> language model."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vlmtrain.batch import TargetStates, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.connectors.base import Connector
+from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.fusions.base import Fusion
+from vlmtrain.language_models.base import LanguageModel
+from vlmtrain.layout import Layout
+
+
+class VisionLanguageModel(nn.Module):
+    """LLaVA, BLIP-2, Flamingo, PaLI and Cobra are settings of this one.  WritesText, Captions."""
+
+    def __init__(
+        self, encoder: VisionEncoder, connector: Connector, fusion: Fusion, language_model: LanguageModel
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.connector = connector
+        self.fusion = fusion
+        self.language_model = language_model
+        fusion.install(language_model)
+
+    def layout(self) -> Layout:
+        return self.language_model.layout()
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        return self.fusion.placeholders(self.connector.tokens_per_item(tiles))
+
+    def encode(self, visual: VisualBatch) -> VisualFeatures:
+        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            return self.encoder(visual)
+
+    def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
+        if text.targets is None:
+            raise ValueError("These rows are prompts without targets; write them with Layout.write.")
+        with self.fusion.entering(self.language_model, text, self.connector(visual)) as embeddings:
+            return self.language_model.target_states(embeddings, text.attention_mask, text.targets)
+
+    def write(self, visual: VisualFeatures, text: TextBatch, max_new_tokens: int) -> Tensor:
+        with self.fusion.entering(self.language_model, text, self.connector(visual)) as embeddings:
+            return self.language_model.generate(embeddings, text.attention_mask, max_new_tokens)
+
+
+def assemble(
+    encoder: VisionEncoder,
+    language_model: LanguageModel,
+    connector: Callable[..., Connector],
+    fusion: Callable[..., Fusion],
+) -> VisionLanguageModel:
+    """What a config names as target: the pretrained ends first, then the parts between, made to measure.
+
+    `connector` is called with (encoder width, patches per tile, language width), `fusion` with (language width), so that
+    no width stands in a config twice.
+    """
+    return VisionLanguageModel(
+        encoder=encoder,
+        connector=connector(encoder.width, encoder.patches_per_tile, language_model.width),
+        fusion=fusion(language_model.width),
+        language_model=language_model,
+    )
