@@ -14,7 +14,7 @@ TEST    := $(OFFLINE) ACCELERATE_USE_CPU=true
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types layers check-configs smoke golden slow gpu wheel clean
+.PHONY: help setup demo test check format format-check lint types layers check-configs smoke golden slow gpu docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ slow: setup ## the slow tests too: kills, several processes, wheels
 
 gpu: setup ## the tests that need a GPU
 	$(OFFLINE) $(BIN)/python -m pytest -m gpu $(ARGS)
+
+docs: setup ## write the table of keys in docs/configuration.md from the schema
+	$(BIN)/python scripts/document_keys.py
 
 wheel: setup ## build dist/vlmtrain-*.whl, with conf/ inside
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
