@@ -25,9 +25,7 @@ class TrainingStep(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(
-        self, batch: Batch, everyone: Everyone | None = None, features: VisualFeatures | None = None
-    ) -> Loss:
+    def forward(self, batch: Batch, everyone: Everyone | None = None, features: VisualFeatures | None = None) -> Loss:
         """The loss of `batch`; `features` saves encoding twice after a survey with a frozen encoder."""
         features = self.model.encode(batch.visual) if features is None else features
         return self.objective(self.model, Context(features, batch, everyone))

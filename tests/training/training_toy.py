@@ -1,0 +1,192 @@
+"""A toy model, objective and data behind the real seams; also run as a script by the tests that need processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vlmtrain.batch import Batch, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.layout import Layout
+from vlmtrain.models.capabilities import Trainable
+from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.training.accelerator import build_accelerator
+from vlmtrain.training.actions.log import Log
+from vlmtrain.training.actions.sample_log import SampleLog
+from vlmtrain.training.actions.save import Save
+from vlmtrain.training.checkpoint import Checkpoints
+from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
+from vlmtrain.training.schedule import Schedule
+from vlmtrain.training.signals import Signals
+from vlmtrain.training.state import TrainingState
+from vlmtrain.training.step import TrainingStep
+from vlmtrain.training.stops import TrainingStopped
+from vlmtrain.training.trainability import set_trainability
+from vlmtrain.training.trainer import Trainer
+from vlmtrain.training.update import Update
+
+VOCABULARY, WIDTH, SIDE = 17, 8, 4
+FROZEN_ENCODER = {"encoder": None, "connector": 1.0, "head": 0.5, "scale": 1.0}
+
+
+class ToyEncoder(nn.Module):
+    source = "toy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(3 * SIDE * SIDE, WIDTH)
+        self.norm = nn.BatchNorm1d(WIDTH)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.project(pixels.flatten(1).float() / 255)))
+
+
+class ToyModel(nn.Module):
+    """Two embeddings, and a guess of each text token from the image and the token before."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = ToyEncoder()
+        self.connector = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Dropout(dropout))
+        self.head = nn.ModuleDict({"embed": nn.Embedding(VOCABULARY, WIDTH), "out": nn.Linear(WIDTH, VOCABULARY)})
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def encode(self, visual: VisualBatch) -> VisualFeatures:
+        patches = self.encoder(visual.pixels).unsqueeze(1)  # [N, 1, W]
+        return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)
+
+    def layout(self) -> Layout:
+        raise NotImplementedError
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        return 0
+
+    def embed_visual(self, visual: VisualFeatures) -> Tensor:
+        return nn.functional.normalize(self.connector(visual.patches), dim=-1)  # [B, 1, E]
+
+    def embed_text(self, text: TextBatch) -> Tensor:
+        words = self.head["embed"](text.input_ids) * text.attention_mask.unsqueeze(-1)
+        return nn.functional.normalize(words.sum(1), dim=-1)  # [B, E]
+
+    def similarity_scale(self) -> Tensor:
+        return self.scale
+
+    def token_logits(self, visual: VisualFeatures, text: TextBatch) -> Tensor:
+        words = self.head["embed"](text.input_ids)
+        return self.scale * self.head["out"](words + self.connector(visual.patches))  # [B, T, vocabulary]
+
+
+class Guessing(Objective):
+    """Cross-entropy summed over supervised tokens: every sample has another number of them."""
+
+    needs = Trainable
+
+    def weights(self) -> dict[str, float]:
+        return {"guessing": 0.7}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        return {"guessing": batch.text.supervised}
+
+    def forward(self, model: nn.Module, context: Context) -> Loss:
+        text = context.batch.text
+        logits = model.token_logits(context.features, text)  # type: ignore[operator]
+        total = nn.functional.cross_entropy(logits.flatten(0, 1), text.targets.flatten(), reduction="sum")
+        right = (logits.argmax(-1) == text.targets).sum()
+        return Loss({"guessing": total}, {"accuracy": (right, text.supervised)})
+
+
+class ToySteps:
+    """A pure function of the step: the global batch, and the micro-batches of one rank in it."""
+
+    def __init__(self, size: int, accumulate: int = 1, rank: int = 0, world: int = 1) -> None:
+        self.size, self.accumulate, self.rank, self.world = size, accumulate, rank, world
+
+    def steps(self, start: int) -> Iterator[list[Batch]]:
+        step = start
+        while True:
+            yield [self.micro_batch(step, index * self.world + self.rank) for index in range(self.accumulate)]
+            step += 1
+
+    def micro_batch(self, step: int, number: int) -> Batch:
+        each = self.size // (self.accumulate * self.world)
+        return toy_batch([step * self.size + number * each + row for row in range(each)], step)
+
+
+def toy_batch(samples: list[int], step: int) -> Batch:
+    pixels, rows = [], []
+    for sample in samples:
+        generator = torch.Generator().manual_seed(sample)
+        pixels.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
+        rows.append(torch.randint(1, VOCABULARY, (1 + sample % 5,), generator=generator))
+    input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    targets = (input_ids + 1).remainder(VOCABULARY).masked_fill(input_ids == 0, -100)
+    text = TextBatch(
+        input_ids, input_ids != 0, torch.zeros_like(input_ids, dtype=torch.bool), targets, 0, sum(map(len, rows))
+    )
+    visual = VisualBatch(torch.stack(pixels), [1] * len(samples), [1] * len(samples))
+    return Batch(visual, text, step, [f"s{sample}" for sample in samples])
+
+
+def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Trainer:
+    """A trainer of the toy; for `choices` see the calls of `choices.get`."""
+    world = int(str(choices.get("world", 1)))
+    accelerator = build_accelerator("fp32", "ddp" if world > 1 else "single", world)
+    torch.manual_seed(0)
+    model = ToyModel(float(str(choices.get("dropout", 0.1))))
+    rates = choices.get("rates", FROZEN_ENCODER)
+    assert isinstance(rates, dict)
+    optimizer = build_optimizer(model, set_trainability(model, rates), AdamWChoices())
+    average = ExponentialMovingAverage(model, 0.9) if choices.get("ema") else None
+    objective = choices.get("objective", Guessing())
+    assert isinstance(objective, Objective)
+    lr = float(str(choices.get("lr", 0.01)))
+    schedule = Schedule(lr=lr, max_steps=max_steps, warmup=2)
+    update = Update(accelerator, TrainingStep(model, objective), optimizer, schedule, seed=3, average=average)
+    size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
+    source = ToySteps(size, accumulate, accelerator.process_index, world)
+    state = TrainingState(model, optimizer, average)
+    checkpoints = Checkpoints(folder / "checkpoints" / "toy", state, accelerator, keep=int(str(choices.get("keep", 2))))
+
+    def write(step: int, averages: dict[str, float]) -> None:
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **averages}) + "\n")
+
+    actions = [SampleLog(), Log(1, write), Save(int(str(choices.get("save_every", 3))))]
+    folder.mkdir(parents=True, exist_ok=True)
+    return Trainer(update, source, checkpoints, max_steps, folder / "logs", actions)
+
+
+def run(folder: Path, max_steps: int = 12, **choices: object) -> Trainer:
+    trainer = build_trainer(folder, max_steps, **choices)
+    with Signals() as signals:
+        trainer.resume()
+        trainer.train(signals)
+    return trainer
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def last_per_step(lines: list[dict]) -> dict[int, dict]:
+    return {line["step"]: line for line in lines}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    given = json.loads(sys.argv[2])
+    try:
+        run(Path(sys.argv[1]), world=int(os.environ.get("WORLD_SIZE", "1")), **given)
+    except TrainingStopped as stopped:
+        sys.stderr.write(f"{stopped}\n")
+        sys.stderr.flush()
+        os._exit(stopped.exit_code)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,59 @@
+"""The Accelerator: where the step runs, in what precision, and on how many processes."""
+
+import os
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from vlmtrain.training.precision import Precision, resolve_precision
+
+Strategy = Literal["single", "ddp"]
+
+
+def build_accelerator(
+    precision: Precision = "auto", strategy: Strategy = "single", num_processes: int = 1, timeout_minutes: int = 30
+) -> Accelerator:
+    """One process, or one of `num_processes` that torchrun or srun started; gloo on CPU, NCCL on GPUs.
+
+    DDP looks for unused parameters: a step in which some part sees nothing (a text-only batch) must not hang the other
+    ranks.  It also keeps DDP from laying its buckets anew after the first step, and with that a resumed run summing in
+    the order of the uninterrupted one.
+    """
+    _check_processes(strategy, num_processes)
+    mixed_precision = "bf16" if resolve_precision(precision) == "bf16" else "no"
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()  # an earlier stage of this process ran in another precision
+    accelerator = Accelerator(
+        # Without it, accelerate on a machine without GPU takes every process for the only one.
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=mixed_precision,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes)),
+        ],
+    )
+    if accelerator.num_processes != num_processes:
+        raise ValueError(
+            f"distributed.num_processes is {num_processes}, but {accelerator.num_processes} process(es) found each "
+            f"other; start with torchrun --nproc_per_node {num_processes}"
+        )
+    return accelerator
+
+
+def _check_processes(strategy: Strategy, num_processes: int) -> None:
+    if strategy not in ("single", "ddp"):
+        raise ValueError(f"distributed.strategy {strategy!r} is unknown; use single or ddp")
+    if strategy == "single" and num_processes != 1:
+        raise ValueError(
+            f"distributed.strategy=single runs 1 process, not {num_processes}; use distributed.strategy=ddp"
+        )
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != num_processes:
+        raise ValueError(
+            f"distributed.num_processes is {num_processes}, but {started} process(es) were started; "
+            f"start with torchrun --nproc_per_node {num_processes}, or set distributed.num_processes={started}"
+        )

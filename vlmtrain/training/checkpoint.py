@@ -1,0 +1,181 @@
+"""Checkpoints of a stage: published as a whole, read back newest valid first, handed over to later stages by part."""
+
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from vlmtrain.training.manifest import check_file, find_damage
+from vlmtrain.training.publish import publish, remove_leftovers
+from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
+from vlmtrain.training.stops import SavingFails
+
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"step-(\d{8,})")
+
+
+class Checkpoints:
+    """The folder `checkpoints/<stage>`; all ranks call, the first one writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        state: TrainingState,
+        accelerator: Accelerator,
+        facts: dict[str, Any] | None = None,
+        keep: int = 2,
+        max_failures: int = 3,
+    ) -> None:
+        if keep < 2:
+            raise ValueError(f"keep_checkpoints is {keep}; give at least 2, in case one gets damaged")
+        self.folder = folder
+        self.state = state
+        self.facts = facts or {}
+        self.keep = keep
+        self.max_failures = max_failures
+        self._accelerator = accelerator
+        self._failures = 0
+        self._valid: set[Path] = set()  # verified or written by this process, so that pruning need not read them again
+
+    def save(self, progress: Progress) -> bool:
+        """Publish the present state.  A storage error is survived, `max_failures` of them in a row are not."""
+        failed = self._accelerator.is_main_process and not self._try_to_save(progress)
+        if _agreed(self._accelerator, int(failed)) == 0:
+            self._failures = 0
+            return True
+        self._failures += 1
+        if self._failures >= self.max_failures:
+            raise SavingFails(
+                f"{self._failures} checkpoints in a row could not be written to {self.folder} (see the warnings); "
+                "make room there, then run the same command again"
+            )
+        return False
+
+    def restore_newest(self) -> Progress | None:
+        """Load the newest valid checkpoint on every rank; None where there is none."""
+        newest = self.newest_valid() if self._accelerator.is_main_process else None
+        # 0 says "none": a checkpoint of step 0 would hold nothing that was trained.
+        step = _agreed(self._accelerator, step_of(newest) if newest is not None else 0)
+        if step == 0:
+            return None
+        folder = self.folder / name_of(step)
+        progress = self.state.restore(folder)
+        logger.info("resumed from %s", folder)
+        return progress
+
+    def newest_valid(self) -> Path | None:
+        return newest_valid(self.folder, self._valid)
+
+    def _try_to_save(self, progress: Progress) -> bool:
+        target = self.folder / name_of(progress.step)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
+            if target.exists() and not self._make_way(target):
+                return True
+            facts = {
+                "step": progress.step,
+                "world_size": self._accelerator.num_processes,
+                "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")},
+                "frozen": self.state.frozen_parts(),
+                **self.facts,
+            }
+            publish(target, self.state.files(progress), facts)
+            self._valid.add(target)
+            self._prune()
+        except OSError as error:
+            logger.warning("checkpoint of step %d could not be written: %s; training goes on", progress.step, error)
+            return False
+        return True
+
+    def _make_way(self, target: Path) -> bool:
+        """True where nothing valid stands in the way any more; a valid checkpoint is never overwritten."""
+        damage = find_damage(target)
+        if damage is None:
+            logger.info("%s is there already and valid; it stays", target)
+            return False
+        logger.warning("%s is damaged (%s) and is written anew", target, damage)
+        shutil.rmtree(target)
+        return True
+
+    def _prune(self) -> None:
+        """Remove all but the newest `keep` valid checkpoints, and the damaged ones older than these."""
+        kept = 0
+        for folder in list_checkpoints(self.folder):
+            if kept >= self.keep:
+                self._valid.discard(folder)
+                shutil.rmtree(folder)
+            elif folder in self._valid or find_damage(folder) is None:
+                self._valid.add(folder)
+                kept += 1
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Published checkpoints, damaged ones included, newest first."""
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=step_of, reverse=True)
+
+
+def newest_valid(folder: Path, known_valid: set[Path] | None = None) -> Path | None:
+    """The newest checkpoint in `folder` that is what its manifest says; says of each skipped one what is wrong."""
+    for path in list_checkpoints(folder):
+        damage = find_damage(path)
+        if damage is None:
+            if known_valid is not None:
+                known_valid.add(path)
+            return path
+        logger.warning("skipping %s: %s", path, damage)
+    return None
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    found = NAME.fullmatch(folder.name)
+    if found is None:
+        raise ValueError(f"{folder} is not the folder of a checkpoint, which would be named like {name_of(123)}")
+    return int(found[1])
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Tensor names of a hand-over: found on both sides, only in the model, only in the checkpoint."""
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
+    """Give `into` what a checkpoint of an earlier stage learned for `part`, a component or a dotted part of one.
+
+    ValueError where no name matches or a shape differs.
+    """
+    saved = load_file(check_file(checkpoint, f"{part.split('.', 1)[0]}.safetensors"))
+    prefix = f"{part}."
+    given = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+    own = named_state(into)
+    matched = copy_tensors(checkpoint / part, given, own)
+    if not matched:
+        raise ValueError(
+            f"{checkpoint}: no tensor of {part} matches {type(into).__name__}; it holds "
+            f"{', '.join(sorted(given or saved)[:5])}; the module wants {', '.join(sorted(own)[:5])}"
+        )
+    return LoadReport(matched, sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys()))
+
+
+def _agreed(accelerator: Accelerator, number: int) -> int:
+    """The sum over ranks: a number that only one rank knows, on all of them."""
+    told = accelerator.reduce(torch.tensor([number], device=accelerator.device), reduction="sum")
+    return int(told.item())

@@ -1,0 +1,68 @@
+"""manifest.json: what a published folder holds, to the bit, so that damage done later is seen."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a published folder; ValueError where there is none that can be understood."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: {MANIFEST} cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ValueError(f"{folder}: {MANIFEST} lists no files")
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"{folder}: written in format {manifest.get('format')}, this vlmtrain reads format {FORMAT}")
+    return manifest
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a published folder, in words; None when every file is what its manifest says."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.get("sha256") != digest_of(manifest):
+            return f"{MANIFEST} is not what was written"
+        return next(filter(None, (_damage_of(folder / name, facts) for name, facts in manifest["files"].items())), None)
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    """sha256 over everything in the manifest but itself: a flipped bit in a number is damage too."""
+    facts = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_file(folder: Path, name: str) -> Path:
+    """Path of one file of a published folder, verified; ValueError where it is not what the manifest says."""
+    files = read_manifest(folder)["files"]
+    if name not in files:
+        raise ValueError(f"{folder} holds no {name}; it holds {', '.join(sorted(files))}")
+    damage = _damage_of(folder / name, files[name])
+    if damage:
+        raise ValueError(f"{folder}: {damage}")
+    return folder / name
+
+
+def _damage_of(path: Path, facts: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        return f"{path.name} has {size} bytes, not {facts['bytes']}"
+    return None if sha256_of(path) == facts["sha256"] else f"{path.name} is not what was written (sha256 differs)"

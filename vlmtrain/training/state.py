@@ -1,0 +1,160 @@
+"""What a checkpoint holds of a training: trained tensors per component, moments, averages; and how they come back."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.manifest import read_manifest
+from vlmtrain.training.optimizer import Restored, optimizer_tensors, restore_optimizer
+from vlmtrain.training.stops import NonFiniteTraining
+from vlmtrain.training.trainability import component_names
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZER, AVERAGES, PROGRESS = "optimizer.safetensors", "ema.safetensors", "progress.json"
+
+
+@dataclass
+class Progress:
+    """Where training stands.  Everything else follows from the step."""
+
+    step: int = 0
+    samples: int = 0
+    skipped_in_a_row: int = 0
+
+
+class TrainingState:
+    """Model, optimizer and average of one stage, as the files of a checkpoint."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, average: ExponentialMovingAverage | None = None) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.average = average
+        self._frozen: dict[str, dict[str, Any]] | None = None
+
+    def files(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
+        """File name -> content, one at a time.  NonFiniteTraining where a weight or a moment is NaN or infinite."""
+        for component, tensors in trained_tensors(self.model).items():
+            yield f"{component}.safetensors", _serialized(component, tensors, self._buffers())
+        yield OPTIMIZER, _serialized("optimizer", optimizer_tensors(self.optimizer), set())
+        if self.average is not None:
+            yield AVERAGES, _serialized("average", self.average.averages, set())
+        yield PROGRESS, json.dumps(asdict(progress)).encode()
+
+    def frozen_parts(self) -> dict[str, dict[str, Any]]:
+        """Component -> where its weights come from and their sha256, for every wholly frozen component."""
+        if self._frozen is None:
+            self._frozen = {
+                name: {"source": getattr(part, "source", type(part).__name__), "sha256": weights_hash(part)}
+                for name, part in self.model.named_children()
+                if any(True for _ in part.parameters())
+                and not any(parameter.requires_grad for parameter in part.parameters())
+            }
+        return self._frozen
+
+    def restore(self, folder: Path) -> Progress:
+        """Take everything from a published folder; what is trained now decides, by name, what is taken up."""
+        manifest = read_manifest(folder)
+        self._check_frozen(folder, manifest["frozen"])
+        weights: dict[str, Tensor] = {}
+        for file in manifest["files"]:
+            if file.endswith(".safetensors") and file not in (OPTIMIZER, AVERAGES):
+                weights.update(load_file(folder / file))
+        self._restore_weights(folder, weights)
+        self.restore_moments(folder)
+        if self.average is not None:
+            path = folder / AVERAGES
+            self.average.restore(load_file(path) if path.exists() else {})
+        return Progress(**json.loads((folder / PROGRESS).read_bytes()))
+
+    def restore_moments(self, folder: Path) -> Restored:
+        return restore_optimizer(self.optimizer, load_file(folder / OPTIMIZER))
+
+    def _restore_weights(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        own = named_state(self.model)
+        trained = {name for tensors in trained_tensors(self.model).values() for name in tensors}
+        matched = copy_tensors(folder, weights, own)
+        if not matched:
+            raise ValueError(f"{folder}: no tensor in it has a name that the model knows; is it of another model?")
+        fresh, unused = sorted(trained - set(matched)), sorted(set(weights) - set(matched))
+        if fresh or unused:
+            logger.warning(
+                "weights: %d restored; %d not in the checkpoint keep their present values (%s); %d unused (%s)",
+                *(len(matched), len(fresh), ", ".join(fresh[:5]) or "none"),
+                *(len(unused), ", ".join(unused[:5]) or "none"),
+            )
+
+    def _check_frozen(self, folder: Path, recorded: dict[str, dict[str, Any]]) -> None:
+        present = self.frozen_parts()
+        for name in recorded.keys() & present.keys():
+            if recorded[name]["sha256"] != present[name]["sha256"]:
+                raise ValueError(
+                    f"{folder} was trained with other frozen weights of {name} (from {recorded[name]['source']}) "
+                    f"than are loaded now (from {present[name]['source']}); give the same weights and precision, "
+                    "or start a new run"
+                )
+
+    def _buffers(self) -> set[str]:
+        return {name for name, _ in self.model.named_buffers()}
+
+
+def named_state(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters (each once, tied or not) and persistent buffers, by name."""
+    persistent = module.state_dict().keys()
+    buffers = {name: value for name, value in module.named_buffers() if name in persistent}
+    return {**dict(module.named_parameters()), **buffers}
+
+
+def trained_tensors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Component -> its trained parameters and, where it has some, its persistent buffers; by name in the model."""
+    state = named_state(model)
+    found: dict[str, dict[str, Tensor]] = {}
+    for component in component_names(model):
+        members = {name: value for name, value in state.items() if name.split(".", 1)[0] == component}
+        if any(value.requires_grad for value in members.values()):
+            found[component] = {
+                name: value.detach()
+                for name, value in members.items()
+                if value.requires_grad or not isinstance(value, nn.Parameter)
+            }
+    return found
+
+
+def copy_tensors(origin: Path, saved: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
+    """Copy by name what both sides know; gives these names.  ValueError where a shape differs, before any copy."""
+    matched = [name for name in own if name in saved]
+    for name in matched:
+        if saved[name].shape != own[name].shape:
+            raise ValueError(
+                f"{origin}: {name} has shape {list(saved[name].shape)} there and {list(own[name].shape)} in the model"
+            )
+    with torch.no_grad():
+        for name in matched:
+            own[name].copy_(saved[name])
+    return matched
+
+
+def weights_hash(module: nn.Module) -> str:
+    """sha256 over names, formats, shapes and bytes of parameters and persistent buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(named_state(module).items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _serialized(what: str, tensors: dict[str, Tensor], unchecked: set[str]) -> bytes:
+    for name, value in tensors.items():
+        if name not in unchecked and value.is_floating_point() and not bool(value.isfinite().all()):
+            raise NonFiniteTraining(f"{what}: {name} holds NaN or infinite values; nothing was published")
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})

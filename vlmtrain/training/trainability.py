@@ -1,0 +1,94 @@
+"""Which part of a model trains, and how fast.  Frozen is a property with consequences."""
+
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from types import MethodType
+
+from torch import nn
+
+
+def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[str, float]:
+    """Free or freeze every parameter of `model`; gives trainable parameter name -> multiple of the learning rate.
+
+    `rates` names every component of the model (its children and its own parameters): a number trains it at that
+    multiple of the learning rate, None freezes it.  Further keys refine: the dotted name of a module or parameter, or
+    a pattern with `*`; they apply in the order written, later ones win.  A frozen part has no gradient and stays in
+    eval mode, also when `.train()` is called on the model later.
+    """
+    components = component_names(model)
+    patterns = {key: rate for key, rate in rates.items() if key not in components and _is_pattern(key)}
+    _check_components(model, {key for key in rates if key not in patterns}, components)
+    for key, rate in rates.items():
+        if rate is not None and not rate > 0:
+            raise ValueError(f"trainable: {key} has rate {rate}; give a multiple above 0, or null to freeze it")
+    chosen = {name: rates[name.split(".", 1)[0]] for name, _ in model.named_parameters()}
+    for pattern, rate in patterns.items():
+        chosen.update(dict.fromkeys(_matching(pattern, list(chosen)), rate))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(chosen[name] is not None)
+        if chosen[name] is None:
+            parameter.grad = None
+    _set_modes(model)
+    return {name: rate for name, rate in chosen.items() if rate is not None}
+
+
+def component_names(model: nn.Module) -> list[str]:
+    """Children and direct parameters of a model: what a configuration calls its parts."""
+    return [name for name, _ in model.named_children()] + [name for name, _ in model.named_parameters(recurse=False)]
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> int:
+    """Switch gradient checkpointing on in every outermost part that offers it; gives how many did."""
+    offer = getattr(model, "enable_gradient_checkpointing", None)
+    if callable(offer):
+        offer()
+        return 1
+    return sum(enable_gradient_checkpointing(child) for child in model.children())
+
+
+def _is_pattern(key: str) -> bool:
+    return "." in key or "*" in key
+
+
+def _check_components(model: nn.Module, named: set[str], components: list[str]) -> None:
+    unknown, missing = sorted(named - set(components)), [name for name in components if name not in named]
+    if not unknown and not missing:
+        return
+    hints = {name: get_close_matches(name, components, 1) for name in unknown}
+    told = [name + (f" (did you mean {hints[name][0]}?)" if hints[name] else "") for name in unknown]
+    raise ValueError(
+        f"trainable: must name exactly the components of {type(model).__name__}: {', '.join(components)}"
+        + (f"; unknown: {', '.join(told)}" if told else "")
+        + (f"; missing: {', '.join(missing)}" if missing else "")
+    )
+
+
+def _matching(pattern: str, names: list[str]) -> list[str]:
+    found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")]
+    if not found:
+        close = get_close_matches(pattern, names, 1, cutoff=0.4)
+        raise ValueError(
+            f"trainable: {pattern} matches no parameter" + (f"; did you mean {close[0]}?" if close else "")
+        )
+    return found
+
+
+def _stay_in_eval(self: nn.Module, mode: bool = True) -> nn.Module:
+    return self
+
+
+def _set_modes(module: nn.Module) -> None:
+    """Training mode where something trains, eval mode for good in every outermost part where nothing does."""
+    parameters = list(module.parameters())
+    is_frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+    module.__dict__.pop("train", None)
+    if is_frozen:
+        for part in module.modules():
+            part.__dict__.pop("train", None)
+        module.eval()
+        # A method of the instance: nn.Module.train() recurses by calling it, and deepcopy rebinds it.
+        module.__dict__["train"] = MethodType(_stay_in_eval, module)
+        return
+    module.training = True
+    for child in module.children():
+        _set_modes(child)

@@ -1,0 +1,153 @@
+"""The training loop.  One hook (after a step), any number of actions on it; no callbacks anywhere else."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch.distributed
+
+from vlmtrain.batch import Batch
+from vlmtrain.training.checkpoint import Checkpoints
+from vlmtrain.training.meter import Meter
+from vlmtrain.training.parity import Divergence, check_parity
+from vlmtrain.training.signals import Signals
+from vlmtrain.training.state import Progress
+from vlmtrain.training.stops import NonFiniteTraining, Preempted, RanksDiverged
+from vlmtrain.training.update import Update, UpdateResult
+
+logger = logging.getLogger(__name__)
+
+MAX_ROLLBACKS = 3
+
+
+class StepSource(Protocol):
+    """Where batches come from: a pure function of the step, so that its position is an integer."""
+
+    def steps(self, start: int) -> Iterator[list[Batch]]:
+        """From step `start` on, this rank's micro-batches of each step."""
+
+
+class Action(Protocol):
+    """Something done every so many steps, and after the last one; `every` = 0 means only after the last one."""
+
+    every: int
+
+    def __call__(self, trainer: "Trainer") -> None: ...
+
+
+class Trainer:
+    """Trains one stage up to `max_steps`, from wherever `resume` put it."""
+
+    def __init__(
+        self,
+        update: Update,
+        source: StepSource,
+        checkpoints: Checkpoints,
+        max_steps: int,
+        logs: Path,
+        actions: Sequence[Action] = (),
+        max_skipped_steps: int = 3,
+    ) -> None:
+        self.update = update
+        self.source = source
+        self.checkpoints = checkpoints
+        self.max_steps = max_steps
+        self.logs = logs
+        self.actions = actions
+        self.max_skipped_steps = max_skipped_steps
+        self.accelerator = update.accelerator
+        self.model = update.training_step.model
+        self.progress = Progress()
+        self.meter = Meter()
+        self.micro_batches: list[Batch] = []  # of the step just taken
+        self._saved_step = 0
+        self._rollbacks = 0
+
+    def resume(self) -> bool:
+        """Go back to the newest valid checkpoint; False where there is none and training starts at step 0."""
+        progress = self.checkpoints.restore_newest()
+        self.progress = progress or Progress()
+        self._saved_step = self.progress.step
+        return progress is not None
+
+    def train(self, signals: Signals) -> None:
+        """Train to the last step.  Raises a TrainingStopped where it ends before."""
+        while self.progress.step < self.max_steps:
+            try:
+                self._train_on(signals)
+            except Divergence as divergence:
+                self._roll_back(divergence)
+
+    def save(self) -> None:
+        """Publish a checkpoint of this step, unless there is one; what ranks disagree about is never published."""
+        if self._saved_step == self.progress.step:
+            return
+        check_parity(self.accelerator, self.model)
+        if self.checkpoints.save(self.progress):
+            self._saved_step = self.progress.step
+
+    def _train_on(self, signals: Signals) -> None:
+        batches = self.source.steps(self.progress.step)
+        while self.progress.step < self.max_steps:
+            started = time.perf_counter()
+            self.micro_batches = next(batches)
+            waited = time.perf_counter() - started
+            result = self.update(self.micro_batches, self.progress.step, signals.requested is not None)
+            self._count(result, waited)
+            self._run_due_actions()
+            if result.should_stop and self.progress.step < self.max_steps:
+                self.save()
+                raise Preempted(f"stopped by a signal after step {self.progress.step}; the same command resumes there")
+
+    def _count(self, result: UpdateResult, waited: float) -> None:
+        samples = sum(len(batch) for batch in self.micro_batches) * self.accelerator.num_processes
+        self.meter.add(result, samples, waited)
+        if result.is_applied:
+            self.progress.skipped_in_a_row = 0
+        else:
+            self._skip(result)
+        self.progress.step += 1
+        self.progress.samples += samples
+
+    def _skip(self, result: UpdateResult) -> None:
+        """Leave a trace of a step that was not applied; stop after too many in a row."""
+        self.progress.skipped_in_a_row += 1
+        step, skipped = self.progress.step, self.progress.skipped_in_a_row
+        own = [name for batch in self.micro_batches for name in batch.sample_ids]
+        norm, loss = float(result.gradient_norm), float(result.loss())
+        logger.warning("step %d skipped: loss share %s, gradient norm %s", step, loss, norm)
+        told = _from_all_ranks({"sample_ids": own, "loss_share": str(loss)}, self.accelerator.num_processes)
+        if self.accelerator.is_main_process:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            with (self.logs / "skipped_steps.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, "gradient_norm": str(norm), "ranks": told}) + "\n")
+        if skipped >= self.max_skipped_steps:
+            raise NonFiniteTraining(
+                f"loss or gradient was NaN or infinite in {skipped} steps in a row, the last one step {step} "
+                f"(samples in {self.logs / 'skipped_steps.jsonl'}); lower optimizer.lr or use trainer.precision=fp32"
+            )
+
+    def _run_due_actions(self) -> None:
+        started = time.perf_counter()
+        is_last = self.progress.step == self.max_steps
+        for action in self.actions:
+            if is_last or (action.every and self.progress.step % action.every == 0):
+                action(self)
+        self.meter.pause(time.perf_counter() - started)
+
+    def _roll_back(self, divergence: Divergence) -> None:
+        self._rollbacks += 1
+        if self._rollbacks > MAX_ROLLBACKS or not self.resume():
+            raise RanksDiverged(f"{divergence}; no checkpoint to go back to, or too often in this run") from divergence
+        logger.warning("%s; back to step %d", divergence, self.progress.step)
+
+
+def _from_all_ranks(told: dict[str, object], num_processes: int) -> list[dict[str, object]]:
+    if num_processes == 1:
+        return [told]
+    everywhere: list[dict[str, object]] = [{} for _ in range(num_processes)]
+    torch.distributed.all_gather_object(everywhere, told)
+    return everywhere

@@ -1,0 +1,187 @@
+"""One optimizer step over a global batch, however it is cut into micro-batches and spread over ranks."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vlmtrain.batch import Batch, VisualFeatures
+from vlmtrain.objectives.base import Everyone, Loss
+from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.optimizer import set_learning_rate
+from vlmtrain.training.randomness import seed_micro_batch
+from vlmtrain.training.schedule import Schedule
+from vlmtrain.training.step import Survey, TrainingStep
+from vlmtrain.training.survey import first_sample, gather_everyone
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What one step did.  `shares` and `metrics` are this rank's; their sums over ranks are those of the step."""
+
+    shares: dict[str, Tensor]  # term -> total / global count
+    metrics: dict[str, tuple[Tensor | int, Tensor | int]]  # name -> (sum, count)
+    weights: dict[str, float]  # term -> its weight in the loss
+    gradient_norm: Tensor  # of the global gradient, before clipping
+    learning_rate: float
+    is_applied: bool  # False: loss or gradient was not finite on some rank, and the weights are as before
+    should_stop: bool  # some rank was told to stop
+
+    def loss(self) -> Tensor:
+        """This rank's share of the loss."""
+        return weighted_sum(self.shares, self.weights)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The step itself.  N processes, accumulation and one big batch give one loss and one gradient.
+
+    Terms are sums; each is divided by its count over the *global* batch before backward, and DDP's division by the
+    number of processes is undone.  Objectives that compare samples first survey the whole global batch without
+    gradient and then see it in each micro-batch (gradient caching, arXiv 2101.06983).
+    """
+
+    accelerator: Accelerator
+    training_step: TrainingStep
+    optimizer: Optimizer
+    schedule: Schedule
+    seed: int = 0
+    gradient_clip_norm: float | None = 1.0
+    average: ExponentialMovingAverage | None = None
+    wrapped: nn.Module = field(init=False)  # the training step as accelerate runs it: DDP, autocast
+    _needs: dict[str, bool] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trained = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        forgotten = [
+            name
+            for name, parameter in self.training_step.named_parameters()
+            if parameter.requires_grad and id(parameter) not in trained
+        ]
+        if forgotten:
+            raise ValueError(f"trainable, but not in the optimizer: {', '.join(forgotten[:5])}")
+        object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
+
+    def __call__(self, micro_batches: list[Batch], step: int, stop_requested: bool = False) -> UpdateResult:
+        """Take optimizer step number `step` with this rank's micro-batches."""
+        micro_batches = [batch.to(self.accelerator.device) for batch in micro_batches]
+        learning_rate = self.schedule.learning_rate(step)
+        set_learning_rate(self.optimizer, learning_rate)
+        losses = self._backward(micro_batches, step)
+        weights = self.training_step.objective.weights()
+        shares = {term: torch.stack([loss.totals[term] for loss in losses]).sum() for term in weights}
+        norm, loss = self._gradient_norm(), weighted_sum(shares, weights)
+        is_finite, should_stop = self._agree(torch.isfinite(norm) & torch.isfinite(loss), stop_requested)
+        if is_finite:
+            self._apply(norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        metrics = _added([loss.metrics for loss in losses])
+        return UpdateResult(shares, metrics, weights, norm, learning_rate, is_finite, should_stop)
+
+    def _backward(self, micro_batches: list[Batch], step: int) -> list[Loss]:
+        """Forward and backward of every micro-batch; gives their losses, detached, totals divided by global counts."""
+        counts = self._global_counts(micro_batches)
+        everyone, features = self._survey(micro_batches, step)
+        weights = self.training_step.objective.weights()
+        losses = []
+        for index, batch in enumerate(micro_batches):
+            view = None if everyone is None else replace(everyone, start=first_sample(self.accelerator, index, batch))
+            self._seed(step, index)
+            with self._syncing(is_last=index == len(micro_batches) - 1):
+                loss: Loss = self.wrapped(batch, view, features[index])
+                shares = {term: loss.totals[term] / counts[term] for term in weights}
+                value = weighted_sum(shares, weights)
+                self.accelerator.backward(value * self.accelerator.num_processes)  # DDP divides by it
+            losses.append(Loss({term: share.detach() for term, share in shares.items()}, _detached(loss.metrics)))
+        return losses
+
+    def _global_counts(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+        objective = self.training_step.objective
+        terms = sorted(objective.weights())
+        counted = [objective.counts(batch) for batch in micro_batches]
+        own = torch.tensor(
+            [float(sum(counts[term] for counts in counted)) for term in terms], device=self.accelerator.device
+        )
+        everywhere = self.accelerator.reduce(own, reduction="sum").clamp(min=1)
+        return dict(zip(terms, everywhere.unbind(), strict=True))
+
+    def _survey(
+        self, micro_batches: list[Batch], step: int
+    ) -> tuple[Everyone | None, list[VisualFeatures] | list[None]]:
+        nothing = [None] * len(micro_batches)
+        if self.accelerator.num_processes * len(micro_batches) == 1:
+            return None, nothing
+        if not self._needs:
+            self._find_needs(micro_batches[0])
+        if not self._needs["survey"]:
+            return None, nothing
+        surveys: list[Survey] = []
+        for index, batch in enumerate(micro_batches):
+            self._seed(step, index)
+            with torch.no_grad(), self.accelerator.autocast():
+                surveys.append(self.training_step.survey(batch))
+        texts = [batch.text for batch in micro_batches]
+        everyone = gather_everyone(self.accelerator, [survey.embeddings for survey in surveys], texts)
+        return everyone, [survey.features for survey in surveys] if self._needs["features"] else nothing
+
+    def _find_needs(self, batch: Batch) -> None:
+        """Once: does the objective survey anything, and are features free of gradient, so that they can be kept?"""
+        model: Any = self.training_step.model
+        self.training_step.eval()  # so that looking changes no running statistics
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                self._needs["survey"] = bool(self.training_step.survey(batch).embeddings)
+            self._needs["features"] = not model.encode(batch.visual).patches.requires_grad
+        self.training_step.train()  # frozen parts stay in eval mode
+
+    def _gradient_norm(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _apply(self, norm: Tensor) -> None:
+        if self.gradient_clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters(), self.gradient_clip_norm, norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
+
+    def _agree(self, is_finite: Tensor, stop_requested: bool) -> tuple[bool, bool]:
+        """The step's only wait for the device: is every rank's step finite, was any rank told to stop?"""
+        flags = torch.stack([(~is_finite).float(), torch.full_like(is_finite, stop_requested, dtype=torch.float)])
+        any_broken, any_stop = self.accelerator.reduce(flags, reduction="sum").tolist()
+        return any_broken == 0, any_stop > 0
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _seed(self, step: int, index: int) -> None:
+        seed_micro_batch(self.seed, step, index * self.accelerator.num_processes + self.accelerator.process_index)
+
+    def _syncing(self, is_last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if is_last else self.accelerator.no_sync(self.wrapped)
+
+
+def weighted_sum(values: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    return torch.stack([weight * values[term] for term, weight in weights.items()]).sum()
+
+
+def _detached(metrics: dict[str, tuple[Tensor, Tensor | int]]) -> dict[str, tuple[Tensor, Tensor | int]]:
+    return {
+        name: (total.detach(), count.detach() if isinstance(count, Tensor) else count)
+        for name, (total, count) in metrics.items()
+    }
+
+
+def _added(
+    several: list[dict[str, tuple[Tensor, Tensor | int]]],
+) -> dict[str, tuple[Tensor | int, Tensor | int]]:
+    added: dict[str, tuple[Tensor | int, Tensor | int]] = {}
+    for metrics in several:
+        for name, (total, count) in metrics.items():
+            before = added.get(name, (0, 0))
+            added[name] = (before[0] + total, before[1] + count)
+    return added
