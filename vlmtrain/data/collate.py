@@ -1,0 +1,59 @@
+"""Prepared samples -> Batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vlmtrain.batch import Batch, TextBatch, VisualBatch
+from vlmtrain.layout import Layout, Part, Visual
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One sample, decoded: its parts, and per Visual among them the tiles [tiles, 3, H, W] uint8."""
+
+    key: str
+    parts: list[Part]
+    items: list[Tensor] = field(default_factory=list)
+
+
+class Collator:
+    """Puts samples side by side.  Where text and images stand is for the layout to say.
+
+    `placeholders_per_item` is asked once per number of tiles, here and now, so that a worker process needs a copy of
+    the layout but none of the model.
+    """
+
+    def __init__(self, layout: Layout, placeholders_per_item: Callable[[int], int], max_tiles: int = 1) -> None:
+        self.layout = layout
+        self._placeholders = [0, *(placeholders_per_item(tiles) for tiles in range(1, max_tiles + 1))]
+
+    def __call__(self, samples: list[Prepared]) -> Batch:
+        """For training: text with targets."""
+        return self._batch(samples, self.layout.write([sample.parts for sample in samples], self.placeholders_per_item))
+
+    def prompts(self, samples: list[Prepared]) -> Batch:
+        """For generation: text to be continued."""
+        parts = [sample.parts for sample in samples]
+        return self._batch(samples, self.layout.write_prompts(parts, self.placeholders_per_item))
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        if not 0 < tiles < len(self._placeholders):
+            raise ValueError(
+                f"an item has {tiles} tiles, the collator was made for 1 to {len(self._placeholders) - 1}: "
+                "give it a larger max_tiles"
+            )
+        return self._placeholders[tiles]
+
+    def _batch(self, samples: list[Prepared], text: TextBatch) -> Batch:
+        items = [item for sample in samples for item in sample.items]
+        pixels = torch.cat(items) if items else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples])
+        return Batch(visual, text, sample_ids=[sample.key for sample in samples])
+
+
+def num_items(parts: list[Part]) -> int:
+    """How many images the parts call for."""
+    return sum(isinstance(part, Visual) for part in parts)

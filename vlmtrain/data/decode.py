@@ -1,0 +1,107 @@
+"""Encoded image -> RGB pixels, for files that nobody vouches for.
+
+The rule for what is not plain 8-bit RGB: orientation is applied as EXIF says; of an animation the first frame is taken;
+transparency is laid over white; grey is repeated; 16-bit grey keeps its upper byte; CMYK and the other colour spaces
+are converted by Pillow without a profile.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+_ORIENTATION = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LARGE = 16_000_000  # pixels from which on memory matters more than the last bit of the picture
+_DECODER_FAILURES = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class UndecodableImage(ValueError):
+    """These bytes are no picture that we read; the message says why."""
+
+
+def decode_image(data: bytes, max_pixels: int, wanted_side: int) -> Image.Image:
+    """RGB image; sides at least twice `wanted_side` may have been halved (thirded, ...) if the image is very large."""
+    if not data:
+        raise UndecodableImage("the image is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit is lower than Pillow's, and odd metadata does no harm
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image, max_pixels)
+                image.load()
+                return _upright(_to_rgb(_shrink(image, wanted_side)), _orientation(image))
+    except UndecodableImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UndecodableImage(f"not a {', '.join(FORMATS)} image; it begins with {data[:12]!r}") from None
+    except _DECODER_FAILURES as error:
+        raise UndecodableImage(f"the image does not decode: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UndecodableImage(
+            f"image bomb? {width} x {height} pixels are more than the {max_pixels} allowed (max_pixels)"
+        )
+    if width == 0 or height == 0:
+        raise UndecodableImage(f"the image has {width} x {height} pixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; damaged metadata counts as none."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except _DECODER_FAILURES:
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image
+
+
+def _shrink(image: Image.Image, wanted_side: int) -> Image.Image:
+    factor = min(image.size) // (2 * wanted_side)
+    if image.width * image.height < _LARGE or factor < 2 or image.mode not in ("1", "L", "RGB", "CMYK"):
+        return image
+    return (image.convert("L") if image.mode == "1" else image).reduce(factor)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        upper_byte = np.clip(np.asarray(image), 0, 65535) >> 8
+        return Image.fromarray(upper_byte.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UndecodableImage("the image holds floating point numbers of unknown range")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,239 @@
+"""Feeds the trainer: for every step the micro-batches of this rank, read and decoded by worker processes.
+
+There is no iterator state.  The step number, the seed and the global batch size decide which samples a step sees,
+whatever the number of ranks, micro-batches and workers; starting at any step is as cheap as starting at the first.
+"""
+
+import logging
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vlmtrain.batch import Batch
+from vlmtrain.data.collate import Collator, Prepared, num_items
+from vlmtrain.data.decode import UndecodableImage
+from vlmtrain.data.forms import Form
+from vlmtrain.data.keys import key_of
+from vlmtrain.data.order import reserve, sample_positions
+from vlmtrain.data.quarantine import MAX_IN_A_ROW
+from vlmtrain.data.record import BrokenSample, Record
+from vlmtrain.data.sources.base import Source
+from vlmtrain.layout import Part
+
+logger = logging.getLogger(__name__)
+
+Transform = Callable[[bytes, int | None], Tensor]  # encoded image, key -> [3, H, W] uint8
+
+_READS = 4
+_FIRST_PAUSE = 0.05  # seconds before the second read; doubles
+_PREFETCHED_PER_WORKER = 2
+
+
+@dataclass(frozen=True)
+class LoadingPlan:
+    """How the samples of a step are cut and who prepares them."""
+
+    seed: int
+    batch_size: int  # G, of all ranks and micro-batches together
+    max_steps: int
+    accumulate: int = 1
+    rank: int = 0
+    world_size: int = 1
+    num_workers: int = 0
+    start_method: str = "forkserver"  # of workers; "fork" is quicker to start and unsafe beside threads
+
+    def __post_init__(self) -> None:
+        parts = self.accumulate * self.world_size
+        if parts < 1 or self.batch_size < 1 or self.batch_size % parts:
+            raise ValueError(
+                f"a global batch of {self.batch_size} samples cannot be cut evenly into {self.world_size} processes x "
+                f"{self.accumulate} micro-batches: choose a batch_size that is a multiple of {max(parts, 1)}"
+            )
+        if not 0 <= self.rank < self.world_size or self.num_workers < 0:
+            raise ValueError(
+                f"rank {self.rank} must be below world_size {self.world_size}, num_workers {self.num_workers} from 0 on"
+            )
+
+    @property
+    def micro_batch_size(self) -> int:
+        return self.batch_size // (self.accumulate * self.world_size)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error of a worker on its way to the main process, without the traceback that nobody asked for."""
+
+    kind: type[Exception]
+    message: str
+
+
+class MicroBatches(Dataset[Batch]):
+    """(step, number in accumulation) -> the micro-batch of this rank."""
+
+    def __init__(self, source: Source, form: Form, transform: Transform, collator: Collator, plan: LoadingPlan) -> None:
+        sample_positions(0, plan.batch_size, len(source), plan.seed)  # a batch larger than the data fails now
+        self.source = source
+        self.form = form
+        self.transform = transform
+        self.collator = collator
+        self.plan = plan
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        step, number = place
+        plan, size = self.plan, self.plan.micro_batch_size
+        first = (number * plan.world_size + plan.rank) * size
+        positions = sample_positions(step, plan.batch_size, len(self.source), plan.seed)[first : first + size]
+        quarantined: list[dict[str, str]] = []
+        samples = [
+            self._sample(step * plan.batch_size + first + slot, epoch, index, quarantined)
+            for slot, (epoch, index) in enumerate(positions)
+        ]
+        return replace(self.collator(samples), seed=key_of("step", plan.seed, step), quarantined=quarantined)
+
+    def _sample(self, position: int, epoch: int, index: int, quarantined: list[dict[str, str]]) -> Prepared:
+        """The sample at `index`, or the first good one of the reserve of this position."""
+        for attempt in range(MAX_IN_A_ROW + 1):
+            try:
+                record = read_patiently(self.source, index)
+                key = key_of("sample", self.plan.seed, epoch, index)
+                return prepare(record, self.form.parts(record, key), self.transform, key)
+            except BrokenSample as error:
+                entry = {"id": error.key, "source": self.source.name, "reason": error.reason, "position": str(position)}
+                quarantined.append(entry)
+                index = reserve(position, attempt, len(self.source), self.plan.seed)
+        last = quarantined[-1]
+        raise ValueError(
+            f"{MAX_IN_A_ROW + 1} samples in a row are broken in {self.source.name}; the last is {last['id']!r}: "
+            f"{last['reason']}. Look at this sample first; the data as a whole is not what this form expects."
+        )
+
+
+class _QuietMicroBatches(Dataset[Batch | _Failure]):
+    """MicroBatches as workers run it: expected errors travel as values."""
+
+    def __init__(self, micro_batches: MicroBatches) -> None:
+        self.micro_batches = micro_batches
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch | _Failure:
+        try:
+            return self.micro_batches[place]
+        except (ValueError, OSError) as error:
+            return _Failure(OSError if isinstance(error, OSError) else ValueError, str(error))
+
+
+class StepLoader:
+    """For every step, the list of this rank's `accumulate` micro-batches."""
+
+    def __init__(self, source: Source, form: Form, transform: Transform, collator: Collator, plan: LoadingPlan) -> None:
+        self.plan = plan
+        self.micro_batches = MicroBatches(source, form, transform, collator, plan)
+
+    def steps(self, start: int = 0) -> Iterator[list[Batch]]:
+        """Steps `start` to max_steps - 1.  Any start gives the same steps as a run from the first."""
+        places = [
+            (step, number) for step in range(start, self.plan.max_steps) for number in range(self.plan.accumulate)
+        ]
+        batches = iter(self._batches(places))
+        for _ in range(start, self.plan.max_steps):
+            yield [next(batches) for _ in range(self.plan.accumulate)]
+
+    def _batches(self, places: list[tuple[int, int]]) -> Iterator[Batch]:
+        if self.plan.num_workers == 0:
+            yield from (self.micro_batches[place] for place in places)
+            return
+        context = multiprocessing.get_context(self.plan.start_method)
+        if self.plan.start_method == "forkserver":
+            context.set_forkserver_preload([__name__])
+        loader: DataLoader[Batch | _Failure] = DataLoader(
+            _QuietMicroBatches(self.micro_batches),
+            batch_size=None,
+            sampler=places,
+            num_workers=self.plan.num_workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_become_worker,
+            prefetch_factor=_PREFETCHED_PER_WORKER,
+            multiprocessing_context=context,
+        )
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise batch.kind(batch.message)
+            yield batch
+
+
+class EvaluationBatches:
+    """Records with their batches, in the order of the source; broken ones are left out and named in the log."""
+
+    def __init__(self, form: Form, transform: Transform, collator: Collator, batch_size: int) -> None:
+        self.form = form
+        self.transform = transform
+        self.collator = collator
+        self.batch_size = batch_size
+
+    def __call__(self, source: Source, limit: int | None, prompts: bool) -> Iterator[tuple[list[Record], Batch]]:
+        """At most `limit` records; `prompts` gives rows to be continued, otherwise rows of the first caption."""
+        make = self.collator.prompts if prompts else self.collator
+        records: list[Record] = []
+        samples: list[Prepared] = []
+        for index in range(min(len(source), len(source) if limit is None else limit)):
+            try:
+                record = read_patiently(source, index)
+                parts = self.form.prompt_parts(record) if prompts else self.form.parts(record, 0)
+                samples.append(prepare(record, parts, self.transform, None))
+            except BrokenSample as error:
+                logger.warning("left out of the evaluation on %s: %s", source.name, error)
+                continue
+            records.append(record)
+            if len(records) == self.batch_size:
+                yield records, make(samples)
+                records, samples = [], []
+        if records:
+            yield records, make(samples)
+
+
+def read_patiently(source: Source, index: int) -> Record:
+    """The record.  Storage that fails is asked again, and then stops the run: what may pass is no broken sample."""
+    pause = _FIRST_PAUSE
+    for _ in range(_READS - 1):
+        try:
+            return source.read(index)
+        except OSError as error:
+            logger.warning("reading %s of %s failed and is tried again: %s", source.key(index), source.name, error)
+            time.sleep(pause)
+            pause *= 2
+    try:
+        return source.read(index)
+    except OSError as error:
+        raise OSError(
+            f"reading {source.key(index)!r} of {source.name} failed {_READS} times: {error}. "
+            "Check the storage, then run the same command again: it goes on where it stopped."
+        ) from error
+
+
+def prepare(record: Record, parts: list[Part], transform: Transform, key: int | None) -> Prepared:
+    """Decode what the parts call for."""
+    count = num_items(parts)
+    if count == 0:
+        return Prepared(record.key, parts)
+    try:
+        pixels = transform(record.image, key)
+    except UndecodableImage as error:
+        raise BrokenSample(record.key, str(error)) from None
+    return Prepared(record.key, parts, [pixels[None]] * count)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _become_worker(worker: int) -> None:
+    """Signals are for the main process, which tells workers when to stop; one thread each, as there are many."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)

@@ -1,0 +1,53 @@
+"""The embedded world as data: written once in a real format, read back through the ordinary sources."""
+
+from pathlib import Path
+from typing import Literal
+
+from vlmtrain.data.scenes.text import document
+from vlmtrain.data.scenes.write import prepare
+from vlmtrain.data.sources.base import Source
+from vlmtrain.data.sources.documents import MadeDocuments
+from vlmtrain.data.sources.jsonl import JsonLines
+from vlmtrain.data.sources.parquet import Parquet
+from vlmtrain.data.sources.webdataset import WebDataset
+
+
+class Scenes:
+    """Rendered scenes with captions, questions and the truth about them.
+
+    `test` follows the rules of training; `compositional` has colour-shape pairs and relations that are new.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        format: Literal["webdataset", "jsonl", "parquet"] = "webdataset",
+        seed: int = 0,
+        num_train: int = 4000,
+        num_test: int = 400,
+        num_compositional: int = 400,
+        num_processes: int = 2,
+    ) -> None:
+        counts = {"train": num_train, "test": num_test, "compositional": num_compositional}
+        present = {split: count for split, count in counts.items() if count > 0}
+        place = prepare(Path(folder).expanduser(), format, seed, present, num_processes)
+        self.train: Source = _open(place, format, "train")
+        self.evaluation: dict[str, Source] = {
+            split: _open(place, format, split) for split in present if split != "train"
+        }
+
+
+class SceneTexts:
+    """Documents about scenes that are never drawn, made as they are asked for: nothing is written to disk."""
+
+    def __init__(self, seed: int = 0, num_train: int = 100_000, num_held_out: int = 500) -> None:
+        self.train: Source = MadeDocuments(document, seed, num_train)
+        self.evaluation: dict[str, Source] = {"held_out": MadeDocuments(document, seed, num_held_out, first=num_train)}
+
+
+def _open(folder: Path, format: str, split: str) -> Source:
+    if format == "webdataset":
+        return WebDataset(str(folder / f"{split}-*.tar"))
+    if format == "jsonl":
+        return JsonLines(str(folder / split))
+    return Parquet(str(folder / f"{split}-*.parquet"), json_columns=["scene"])

@@ -1,0 +1,106 @@
+"""Encoded image -> square uint8 tensor.  Independent of torchvision; the resize is torch's own, on bytes."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from vlmtrain.data.decode import decode_image
+from vlmtrain.data.keys import fraction_of
+
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels
+
+_PADDING = (122, 116, 104)  # the mean colour of photographs, so that padding is near zero after normalisation
+_CROP_TRIES = 10
+
+
+class ImageTransform:
+    """Decodes, cuts out and resizes.
+
+    `resize` says how a rectangle becomes a square: "squash" changes the proportions, "crop" keeps the middle, "pad"
+    adds bars.  `crop_scale=(0.5, 1.0)` trains on random cut-outs of 50 to 100 % of the area, proportions 3:4 to 4:3
+    (Szegedy et al. 2015, "Going deeper with convolutions", section 6).  `flip` mirrors every second image: never with
+    captions that say left and right.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        crop_scale: tuple[float, float] | None = None,
+        flip: bool = False,
+        resize: Literal["squash", "crop", "pad"] = "squash",
+        max_pixels: int = 64_000_000,
+    ) -> None:
+        if resize not in ("squash", "crop", "pad"):
+            raise ValueError(f"resize={resize!r} is unknown: use squash, crop or pad")
+        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale={crop_scale} must be two shares of the area, 0 < low <= high <= 1")
+        if image_size < 1 or max_pixels < 1:
+            raise ValueError(f"image_size={image_size} and max_pixels={max_pixels} must be at least 1")
+        self.image_size = image_size
+        self.crop_scale = tuple(crop_scale) if crop_scale is not None else None
+        self.flip = flip
+        self.resize = resize
+        self.max_pixels = max_pixels
+
+    def __call__(self, data: bytes, key: int | None = None) -> Tensor:
+        """[3, image_size, image_size] uint8.  `key` draws the augmentation; None, for evaluation, leaves it out."""
+        image = decode_image(data, self.max_pixels, self.image_size)
+        if key is not None and self.crop_scale is not None:
+            box = _random_box(image.width, image.height, self.crop_scale, key)
+        else:
+            box = _middle_square(image.width, image.height) if self.resize == "crop" else (0, 0, *image.size)
+        pixels = _pixels(image, box)
+        if self.resize == "pad" and not (key is not None and self.crop_scale is not None):
+            pixels = _fit_and_pad(pixels, self.image_size)
+        else:
+            pixels = _resized(pixels, self.image_size, self.image_size)
+        if self.flip and key is not None and fraction_of("flip", key) < 0.5:
+            pixels = pixels.flip(-1)
+        return pixels
+
+
+def _pixels(image: Image.Image, box: Box) -> Tensor:
+    """[3, h, w] uint8 of the box, as a view of [h, w, 3]."""
+    left, top, width, height = box
+    region = np.asarray(image)[top : top + height, left : left + width]
+    return torch.from_numpy(np.array(region)).permute(2, 0, 1)
+
+
+def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    if tuple(pixels.shape[1:]) == (height, width):
+        return pixels.contiguous()
+    resized = functional.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)
+    return resized[0].contiguous()
+
+
+def _fit_and_pad(pixels: Tensor, side: int) -> Tensor:
+    height, width = pixels.shape[1:]
+    scale = side / max(height, width)
+    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
+    canvas = torch.tensor(_PADDING, dtype=torch.uint8).view(3, 1, 1).repeat(1, side, side)
+    top, left = (side - inner_height) // 2, (side - inner_width) // 2
+    canvas[:, top : top + inner_height, left : left + inner_width] = _resized(pixels, inner_height, inner_width)
+    return canvas
+
+
+def _middle_square(width: int, height: int) -> Box:
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side, side
+
+
+def _random_box(width: int, height: int, scale: tuple[float, ...], key: int) -> Box:
+    """A box of a random share of the area; the middle square if the image is so narrow that none of ten fits."""
+    for attempt in range(_CROP_TRIES):
+        share, shape, across, down = (fraction_of("crop", key, attempt, what) for what in range(4))
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * share)
+        ratio = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * shape)
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left, top = int(across * (width - box_width + 1)), int(down * (height - box_height + 1))
+            return left, top, box_width, box_height
+    return _middle_square(width, height)
