@@ -1,0 +1,106 @@
+"""Is the whole configuration right?  Every fault is found before anything is built, and all are reported at once."""
+
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass
+from typing import Any
+
+from vlmtrain.config.annotations import fits
+from vlmtrain.config.choices import explain_unknown_key
+from vlmtrain.config.compose import Composed
+from vlmtrain.config.cross_checks import check_across
+from vlmtrain.config.faults import ConfigError, Fault, closest, offer
+from vlmtrain.config.parts import check_parts, list_arguments
+from vlmtrain.config.schema import REQUIRED, RunConfig, StageConfig, default_of, list_keys, spell_type
+from vlmtrain.config.typed_values import check_value
+
+
+def check(composed: Composed) -> None:
+    """ConfigError with every fault of the composed configuration."""
+    faults = list(composed.faults)
+    faults += _check_section(composed.config, RunConfig, "", composed)
+    for name, stage in composed.config["stages"].items():
+        faults += _check_stage(name, stage, composed)
+    faults += check_parts(composed.config, "")
+    if not faults:
+        faults += check_across(composed.config)
+    if faults:
+        raise ConfigError(_place(_deduplicate(faults), composed))
+
+
+def _check_section(values: Any, section: type, path: str, composed: Composed) -> Iterator[Fault]:
+    """Unknown, missing and wrongly valued keys of a closed section and of the closed sections below it."""
+    prefix = f"{path}." if path else ""
+    if not isinstance(values, dict):
+        yield Fault(path, f"wants a section, got {values!r}", offer("", [entry.name for entry in fields(section)]))
+        return
+    known: dict[str, Field[Any]] = {entry.name: entry for entry in fields(section)}
+    for key, value in values.items():
+        if key not in known:
+            yield _explain_unknown(str(key), value, prefix, known, composed)
+        elif isinstance(known[key].type, type) and is_dataclass(known[key].type):
+            yield from _check_section(value, known[key].type, prefix + key, composed)  # type: ignore[arg-type]
+        else:
+            yield from check_value(prefix + key, value, known[key])
+    for key, entry in known.items():
+        if default_of(entry) is REQUIRED and not values.get(key):
+            yield Fault(prefix + key, "is missing", f"{entry.metadata['doc']} ({spell_type(entry)})")
+
+
+def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
+    path = f"stages.{name}"
+    if isinstance(stage, dict) and not {"model", "objective"} & set(stage):
+        real = [other for other, value in composed.config["stages"].items() if "model" in value]
+        yield Fault(path, "there is no such stage", offer(name, real, "Stages"))
+        return
+    yield from _check_section(stage, StageConfig, path, composed)
+    for part, source in (stage.get("start_from") or {}).items():
+        if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):
+            yield Fault(f"{path}.start_from.{part}", f"got {source!r}", "write {stage: NAME, part: NAME}")
+
+
+def _explain_unknown(key: str, value: Any, prefix: str, known: dict[str, Field[Any]], composed: Composed) -> Fault:
+    """What was probably meant: a key here under another name, one that lives elsewhere, or a group."""
+    path = prefix + key
+    by_synonym = {word: entry.name for entry in known.values() for word in entry.metadata["also"]}
+    near = key if key in known else by_synonym.get(key) or closest(key, known)
+    if near and key in by_synonym:
+        return Fault(path, "there is no such key", _as_typed(prefix + near, value))
+    elsewhere = find_elsewhere(key, composed.config)
+    if elsewhere and not (near and closest(key, [near]) == near and key not in elsewhere[0].split(".")):
+        return Fault(path, "there is no such key", f"that key lives at {' and '.join(elsewhere[:3])}")
+    group = explain_unknown_key(key, composed.groups) if not prefix else ""
+    if near and not (group and closest(key, [near, *_group_ends(composed)]) != near):
+        return Fault(path, "there is no such key", f"did you mean {_as_typed(prefix + near, value, bare=True)}?")
+    return Fault(path, "there is no such key", group or offer(key, known))
+
+
+def find_elsewhere(key: str, config: dict[str, Any]) -> list[str]:
+    """Where a key of this name (or a synonym of it) really is: closed sections first, then arguments of parts."""
+    closed = list_keys(RunConfig)
+    named = [path for path, entry in closed.items() if key in (path.rsplit(".", 1)[-1], *entry.metadata["also"])]
+    return named or [path for path in list_arguments(config, "") if path.rsplit(".", 1)[-1] == key]
+
+
+def _as_typed(path: str, value: Any, bare: bool = False) -> str:
+    spelled = f"{path}={value}" if not isinstance(value, dict | list) and value is not None else path
+    return spelled if bare else f"write {spelled}"
+
+
+def _group_ends(composed: Composed) -> list[str]:
+    return [name.rsplit("/", 1)[-1] for name in composed.groups]
+
+
+def _deduplicate(faults: list[Fault]) -> list[Fault]:
+    """The same mistake seen in a section and in the stages that took it over is one mistake."""
+    kept: dict[tuple[str, str], Fault] = {}
+    for fault in faults:
+        shared = fault.path
+        parts = fault.path.split(".")
+        if parts[0] == "stages" and len(parts) > 3 and parts[2] in ("trainer", "optimizer", "model"):
+            shared = ".".join(parts[2:])
+        kept.setdefault((shared, fault.problem), fault)
+    return list(kept.values())
+
+
+def _place(faults: list[Fault], composed: Composed) -> list[Fault]:
+    return [Fault(fault.path, fault.problem, fault.remedy, composed.place(fault.path)) for fault in faults]

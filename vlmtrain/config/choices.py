@@ -1,0 +1,45 @@
+"""Which overrides choose a file of a group, and whether that file exists."""
+
+from pathlib import Path
+
+from vlmtrain.config.faults import Fault, closest
+
+Groups = dict[str, dict[str, Path]]
+
+
+def top_groups(groups: Groups) -> Groups:
+    """The groups a user chooses from; `scale/NAME` only holds what a scale means for one experiment."""
+    return {name: options for name, options in groups.items() if not name.startswith("scale/")}
+
+
+def check_choice(override: str, groups: Groups) -> Fault | None:
+    """The fault of an override that names a group or looks like it should; None when all is well."""
+    key, _, value = override.partition("=")
+    groups = top_groups(groups)
+    if key in groups:
+        return _check_option(key, value.strip("'\""), groups[key])
+    if "/" in key:
+        near = closest(key, groups)
+        meant = f"did you mean {near}={value}? " if near else ""
+        return Fault(key, "there is no such group", f"{meant}Groups: {', '.join(groups)}")
+    return None
+
+
+def explain_unknown_key(key: str, groups: Groups) -> str:
+    """Remedy for a top-level key that is really (nearly) the last name of a group: encoder -> model/encoder."""
+    ends = {name.rsplit("/", 1)[-1]: name for name in top_groups(groups)}
+    near = closest(key, ends)
+    if near is None:
+        return ""
+    group = ends[near]
+    return f"did you mean {group}=NAME? Options: {', '.join(top_groups(groups)[group])}"
+
+
+def _check_option(group: str, option: str, options: dict[str, Path]) -> Fault | None:
+    if option in options or option == "null":
+        return None
+    if option == "":
+        return Fault(group, "no option is chosen", f"options: {', '.join(options)}")
+    near = closest(option, options)
+    meant = f"did you mean {near}? " if near else ""
+    return Fault(group, f"there is no option {option!r}", f"{meant}Options: {', '.join(options)}")

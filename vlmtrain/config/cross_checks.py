@@ -1,0 +1,81 @@
+"""Values that are each right but do not go together."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmtrain.config.faults import Fault, closest
+
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|percent|%)?\s*")
+
+
+def check_across(config: dict[str, Any]) -> Iterator[Fault]:
+    """Faults between keys of a configuration whose single values are right."""
+    stages = config["stages"]
+    if not stages:
+        yield Fault("experiment", "nothing to train", "choose one: experiment=blip2_opt")
+    processes = config["distributed"]["num_processes"]
+    if processes > 1 and config["distributed"]["strategy"] == "single":
+        yield Fault("distributed", f"num_processes is {processes}, strategy is single", "add distributed=ddp")
+    for name, stage in stages.items():
+        yield from _check_batch(name, stage["trainer"], processes)
+        yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
+        yield from _check_trainable(name, stage["trainable"])
+        yield from _check_start(name, stage["start_from"], list(stages), config)
+    if config["init_from"] is not None and not (Path(config["init_from"]) / "config.yaml").is_file():
+        yield Fault("init_from", f"{config['init_from']!r} holds no run", "give the folder that holds its config.yaml")
+
+
+def _check_batch(name: str, trainer: dict[str, Any], processes: int) -> Iterator[Fault]:
+    batch, accumulate = trainer["batch_size"], trainer["accumulate"]
+    if batch % (accumulate * processes):
+        fitting = accumulate * processes * max(1, round(batch / (accumulate * processes)))
+        yield Fault(
+            f"stages.{name}.trainer.batch_size",
+            f"{batch} samples cannot be cut into {accumulate} micro-batches on each of {processes} processes",
+            f"trainer.batch_size={fitting} can",
+        )
+
+
+def _check_rates(name: str, optimizer: dict[str, Any], max_steps: int) -> Iterator[Fault]:
+    path = f"stages.{name}.optimizer"
+    lr, min_lr = optimizer["lr"], optimizer["min_lr"]
+    if min_lr > lr:
+        yield Fault(f"{path}.min_lr", f"{min_lr:g} is above lr, {lr:g}", f"type optimizer.min_lr={lr / 10:g}")
+    if len(optimizer["betas"]) != 2 or not all(0 <= beta < 1 for beta in optimizer["betas"]):
+        yield Fault(f"{path}.betas", f"got {optimizer['betas']}", "write two numbers below 1: [0.9,0.98]")
+    found = DURATION.fullmatch(str(optimizer["warmup"]))
+    if found is None:
+        yield Fault(f"{path}.warmup", f"got {optimizer['warmup']!r}", "write 2000, '2000 steps' or '3 percent'")
+        return
+    number, limit, unit = float(found[1]), max_steps, "steps"
+    if found[2] in ("percent", "%"):
+        limit, unit = 100, "percent"
+    if number > limit:
+        remedy = "type optimizer.warmup='3 percent' or more trainer.max_steps"
+        yield Fault(f"{path}.warmup", f"{number:g} {unit} is more than the stage's {limit} {unit}", remedy)
+
+
+def _check_trainable(name: str, trainable: dict[str, Any]) -> Iterator[Fault]:
+    for part, rate in trainable.items():
+        if rate is not None and not rate > 0:
+            remedy = "give a multiple of optimizer.lr above 0, or null to freeze it"
+            yield Fault(f"stages.{name}.trainable.{part}", f"got {rate}", remedy)
+    if all(rate is None for rate in trainable.values()):
+        yield Fault(f"stages.{name}.trainable", "every part is frozen", "give one a multiple of optimizer.lr")
+
+
+def _check_start(name: str, start: dict[str, Any], stages: list[str], config: dict[str, Any]) -> Iterator[Fault]:
+    earlier = stages[: stages.index(name)]
+    for part, source in start.items():
+        if source["stage"] in earlier or config["init_from"] is not None:
+            continue
+        path = f"stages.{name}.start_from.{part}"
+        if config["run_stages"] is not None and source["stage"] not in stages:
+            remedy = f"type init_from=RUN_FOLDER of a run that trained it, or stages=[{source['stage']},{name}]"
+            yield Fault(path, f"stage {source['stage']!r} is not among the stages that run", remedy)
+        else:
+            near = closest(source["stage"], earlier)
+            remedy = f"did you mean {near}?" if near else f"earlier stages: {', '.join(earlier) or 'none'}"
+            yield Fault(path, f"there is no earlier stage {source['stage']!r}", remedy)

@@ -1,0 +1,78 @@
+"""What was typed -> a verb, options, and overrides in one spelling."""
+
+from dataclasses import dataclass, field
+
+from vlmtrain.config.faults import Fault, closest, offer
+
+SWITCHES = ("debug", "fresh", "help", "yes")
+OPTIONS_WITH_VALUE = ("config-dir", "allow")
+DEFAULT_VERB = "train"
+
+
+@dataclass
+class Typed:
+    """A command line, normalised.  `overrides` are `key=value`, without leading + or --."""
+
+    verb: str = DEFAULT_VERB
+    overrides: list[str] = field(default_factory=list)
+    switches: set[str] = field(default_factory=set)
+    config_dirs: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)  # bare words after a verb that takes them
+    faults: list[Fault] = field(default_factory=list)
+
+
+def read_arguments(arguments: list[str], verbs: list[str], verbs_with_words: tuple[str, ...] = ()) -> Typed:
+    """Accepts `key=value`, `+key=value`, `++key=value`, `--key=value` and `--key value`; a verb may come first."""
+    typed = Typed()
+    rest = list(arguments)
+    if rest and rest[0] in verbs:
+        typed.verb = rest.pop(0)
+    while rest:
+        token = rest.pop(0)
+        name = token.lstrip("-").split("=", 1)[0]
+        if token in ("-h", "--help"):
+            typed.switches.add("help")
+        elif token.startswith("--") and name in SWITCHES and "=" not in token:
+            typed.switches.add(name)
+        elif token.startswith("-"):
+            _read_dashed(token, rest, typed)
+        elif "=" in token or token.startswith("~"):
+            typed.overrides.append(_rename(token.lstrip("+")))
+        elif typed.verb in verbs_with_words:
+            typed.words.append(token)
+        else:
+            typed.faults.append(_explain_bare_word(token, verbs))
+    return typed
+
+
+def _read_dashed(token: str, rest: list[str], typed: Typed) -> None:
+    """`--key=value` or `--key value`."""
+    name, equals, value = token.lstrip("-").partition("=")
+    if not equals:
+        if not rest or rest[0].startswith("--"):
+            remedy = f"write {name}=VALUE, or choose from the options --{', --'.join((*SWITCHES, *OPTIONS_WITH_VALUE))}"
+            typed.faults.append(Fault("", f"{token} has no value", remedy))
+            return
+        value = rest.pop(0)
+    if name == "config-dir":
+        typed.config_dirs.append(value)
+    elif name == "allow":
+        typed.allowed.extend(value.split(","))
+    else:
+        typed.overrides.append(_rename(f"{name}={value}"))
+
+
+def _rename(override: str) -> str:
+    """`stages=[language]` chooses stages to run; the key `stages` itself holds what they are."""
+    key, _, value = override.partition("=")
+    if key not in ("stages", "run_stages"):
+        return override
+    return f"run_stages={value}" if value.startswith("[") or value == "null" else f"run_stages=[{value}]"
+
+
+def _explain_bare_word(word: str, verbs: list[str]) -> Fault:
+    near = closest(word, verbs)
+    if near and "." not in word and "/" not in word:
+        return Fault("", f"there is no verb {word!r}", offer(word, verbs, "Verbs"))
+    return Fault("", f"{word!r} has no value", f"write {word}=VALUE (verbs are {', '.join(verbs)})")

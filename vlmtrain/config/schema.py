@@ -1,0 +1,142 @@
+"""The closed sections of a run's configuration: what vlmtrain itself reads.
+
+Open sections (any node with `_target_`) have no schema here: the signature of their target is their schema.
+Each field says in its metadata what it means, which range or choices it has and under which other names people look
+for it; `--help`, `vlmtrain config explain` and every error message are made from that.
+"""
+
+# ruff: noqa: RUF009  (`option` makes a dataclass field, as `field` does)
+
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+REQUIRED = object()
+
+
+def option(
+    default: object,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+) -> Any:
+    """A field of a closed section: `low` <= value <= `high`, value > `above`, value in `choices`; `also`: synonyms."""
+    metadata = {"doc": doc, "low": low, "high": high, "above": above, "choices": choices, "also": also}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class TrainerConfig:
+    max_steps: int = option(1000, "optimizer steps", low=1, also=("steps", "num_steps", "iterations", "max_iters"))
+    batch_size: int = option(
+        32, "samples per optimizer step, over all processes", low=1, also=("batch", "bs", "global_batch_size")
+    )
+    accumulate: int = option(
+        1, "micro-batches per process and step", low=1, also=("gradient_accumulation_steps", "grad_accum")
+    )
+    precision: str = option("auto", "number format of arithmetic", choices=("auto", "fp32", "bf16"), also=("dtype",))
+    gradient_clip_norm: float | None = option(
+        1.0, "largest gradient norm; null: no limit", above=0, also=("grad_clip", "max_grad_norm", "clip")
+    )
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory", also=("checkpointing",))
+    compile: bool = option(False, "torch.compile the step")
+    ema_decay: float | None = option(None, "decay of the averaged weights; null: none", above=0, high=1, also=("ema",))
+    log_every: int = option(10, "steps between lines in metrics.jsonl", low=1)
+    save_every: int = option(500, "steps between checkpoints", low=1, also=("save_steps", "checkpoint_every"))
+    evaluate_every: int = option(0, "steps between evaluations; 0: only at the end", low=0, also=("eval_every",))
+    keep_checkpoints: int = option(2, "checkpoints kept per stage", low=1)
+    num_workers: int = option(0, "processes that read data, per training process", low=0, also=("workers",))
+    log_samples: bool = option(False, "write the sample ids of every step to logs/")
+    max_skipped_steps: int = option(3, "non-finite steps in a row before the run stops", low=1)
+    threads: int | None = option(None, "CPU threads per process; null: decided at start", low=1)
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = option(1e-4, "peak learning rate", above=0, also=("learning_rate",))
+    min_lr: float = option(0.0, "learning rate at the end", low=0, also=("lr_min", "end_lr"))
+    warmup: int | str = option(
+        "3 percent", "steps of linear warm-up, or 'N percent' of them", low=0, also=("warmup_steps", "warm_up")
+    )
+    schedule: str = option(
+        "cosine", "shape after the warm-up", choices=("cosine", "linear", "constant"), also=("scheduler",)
+    )
+    betas: list[float] = option(lambda: [0.9, 0.98], "decay of AdamW's two moments", low=0, high=1)
+    eps: float = option(1e-8, "AdamW's epsilon", above=0)
+    weight_decay: float = option(0.05, "decoupled decay of matrices (never biases, norms)", low=0, also=("wd", "decay"))
+    layer_decay: float | None = option(None, "factor of the rate per layer downwards; null: none", above=0, high=1)
+
+
+@dataclass
+class DistributedConfig:
+    strategy: str = option("single", "how processes share the work", choices=("single", "ddp"))
+    num_processes: int = option(1, "training processes on this machine", low=1, also=("nproc", "gpus", "world_size"))
+
+
+@dataclass
+class LauncherConfig:
+    kind: str = option("local", "who starts the processes", choices=("local",))
+
+
+@dataclass
+class StageConfig:
+    model: dict[str, Any] = option(REQUIRED, "what is trained: a _target_ node")
+    objective: dict[str, Any] = option(REQUIRED, "what it should get better at: a _target_ node")
+    form: dict[str, Any] = option(REQUIRED, "how a record becomes text and images: a _target_ node")
+    transform: dict[str, Any] = option(dict, "how images are cut, flipped and resized: a partial _target_ node")
+    trainable: dict[str, float | None] = option(REQUIRED, "part -> multiple of optimizer.lr; null freezes")
+    trainer: TrainerConfig = option(TrainerConfig, "this stage's own values")
+    optimizer: OptimizerConfig = option(OptimizerConfig, "this stage's own values")
+    start_from: dict[str, Any] = option(dict, "part -> {stage, part} of an earlier stage that it starts from")
+    evaluation: dict[str, Any] = option(dict, "name -> _target_ node of an evaluation")
+
+
+@dataclass
+class RunConfig:
+    experiment: str | None = option(None, "the experiment's name")
+    scale: str = option("tiny", "how large: sizes, lengths and batch of the experiment")
+    seed: int = option(0, "key of all randomness", low=0)
+    run_dir: str | None = option(
+        None, "the run's folder; null: runs/<experiment>/<date-hash>", also=("output_dir", "out", "save_dir", "workdir")
+    )
+    init_from: str | None = option(None, "an earlier run's folder to start from", also=("checkpoint", "ckpt"))
+    run_stages: list[str] | None = option(None, "the stages to run (typed as stages=[a,b]); null: all")
+    data: dict[str, Any] = option(REQUIRED, "the data: a _target_ node", also=("dataset",))
+    model: dict[str, Any] = option(REQUIRED, "the parts of the model: a _target_ node")
+    trainer: TrainerConfig = option(TrainerConfig, "length, batch and housekeeping of every stage")
+    optimizer: OptimizerConfig = option(OptimizerConfig, "AdamW and its schedule in every stage", also=("optim",))
+    distributed: DistributedConfig = option(DistributedConfig, "processes")
+    launcher: LauncherConfig = option(LauncherConfig, "who starts them")
+    tracker: dict[str, Any] = option(dict, "name -> _target_ node of a tracker beside metrics.jsonl", also=("logger",))
+    stages: dict[str, StageConfig] = option(dict, "what is trained, in order; comes from the experiment")
+
+
+def list_keys(section: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> dataclass field, of `section` and the closed sections below it."""
+    keys: dict[str, Any] = {}
+    for entry in fields(section):
+        keys[prefix + entry.name] = entry
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            keys.update(list_keys(entry.type, f"{prefix}{entry.name}."))
+    return keys
+
+
+def make_defaults(section: type) -> dict[str, Any]:
+    """Name -> default of a closed section's own values (sections below it and required ones are left out)."""
+    made = {entry.name: default_of(entry) for entry in fields(section)}
+    return {name: value for name, value in made.items() if value is not REQUIRED and not is_dataclass(value)}
+
+
+def default_of(entry: Field[Any]) -> Any:
+    """The default of a field, or REQUIRED."""
+    return entry.default_factory() if callable(entry.default_factory) else entry.default
+
+
+def spell_type(entry: Field[Any]) -> str:
+    """The field's annotation as it is written."""
+    return entry.type.__name__ if type(entry.type) is type else str(entry.type)

@@ -1,0 +1,72 @@
+"""Starts a run on this machine, or joins one as a rank when torchrun has started us."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vlmtrain.config.stored import CONFIG_FILE, find_differences, read_config
+from vlmtrain.launch.processes import run_processes
+from vlmtrain.launch.rank import run_rank
+from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, only_one, open_folder
+
+PATIENCE_SECONDS = 120.0
+
+
+def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bool = False) -> int:
+    """Trains what the resolved `config` describes; gives the exit code."""
+    if world_size() > 1:
+        return _join(config, start_fresh, with_traceback)
+    choice = choose_folder(config, start_fresh)
+    if start_fresh and config["run_dir"] is not None:
+        with only_one(choice.folder):
+            aside = move_aside(choice.folder)
+        _say(f"the old run is now {aside}")
+    _say(choice.note)
+    if is_finished(choice.folder):
+        _say(f"nothing left to do; its result is in {choice.folder / 'summary.json'}; --fresh starts over")
+        return 0
+    with only_one(choice.folder) as lock:
+        open_folder(choice, config)
+        processes = config["distributed"]["num_processes"]
+        if processes == 1:
+            return run_rank(choice.folder, with_traceback)
+        return run_processes(processes, choice.folder, lock, with_traceback)
+
+
+def world_size() -> int:
+    """How many processes torchrun (or SLURM) has started; 1 when it was the user."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def _join(config: dict[str, Any], start_fresh: bool, with_traceback: bool) -> int:
+    """Rank 0 makes the folder; the others wait for it, for all of them must train the same thing."""
+    if config["run_dir"] is None:
+        raise ValueError("started by torchrun, each process would choose a folder of its own: add run_dir=FOLDER")
+    if start_fresh:
+        raise ValueError("--fresh does not go together with torchrun: name a new run_dir=FOLDER instead")
+    if os.environ["RANK"] == "0":
+        choice = choose_folder(config, start_fresh)
+        with only_one(choice.folder):
+            open_folder(choice, config)
+            return run_rank(choice.folder, with_traceback)
+    folder = Path(config["run_dir"]).expanduser()
+    _wait_for(folder, config)
+    return run_rank(folder, with_traceback)
+
+
+def _wait_for(folder: Path, config: dict[str, Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (folder / CONFIG_FILE).is_file():
+        if time.monotonic() > deadline:
+            raise ValueError(f"{folder / CONFIG_FILE} has not come from rank 0: do all machines see this folder?")
+        time.sleep(0.2)
+    differences = find_differences(read_config(folder), config)
+    if differences:
+        raise ValueError(f"{folder} holds another configuration than this rank was given: {differences[0]}")
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"vlmtrain: {line}\n")

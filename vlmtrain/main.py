@@ -1,0 +1,68 @@
+"""`vlmtrain [verb] [overrides]`.  Reads as a table of contents; torch loads only when a run or a plan begins."""
+
+import importlib
+import sys
+from typing import Any
+
+import yaml
+
+from vlmtrain.config.allowed import allow
+from vlmtrain.config.check import check
+from vlmtrain.config.compose import compose
+from vlmtrain.config.faults import ConfigError, Fault, offer
+from vlmtrain.config.overrides import Typed, read_arguments
+from vlmtrain.launch.failures import report
+from vlmtrain.launch.help import show_help, show_keys
+from vlmtrain.launch.local import launch, world_size
+
+VERBS = {
+    "train": "train an experiment; the same command again resumes it",
+    "plan": "parts, parameters, memory, steps and disk, without loading a weight",
+    "config": "show the resolved configuration (config keys: every key there is)",
+    "help": "this text",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command.  Exit codes: 0 fine, 2 yours to mend, 3 non-finite, 4 disk, 143 preempted, 1 a bug."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with_traceback = "--debug" in arguments
+    try:
+        typed = read_arguments(arguments, list(VERBS), verbs_with_words=("config", "help"))
+        if typed.verb == "help" or "help" in typed.switches:
+            return show_help(VERBS, typed.config_dirs)
+        if typed.faults:
+            raise ConfigError(typed.faults)
+        allow(typed.allowed)
+        return run_verb(typed)
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error, with_traceback)
+
+
+def run_verb(typed: Typed) -> int:
+    """Composes and checks once, then does what was asked."""
+    if typed.verb == "config" and typed.words == ["keys"]:
+        return show_keys()
+    if typed.words:
+        raise ConfigError([Fault("", f"vlmtrain config {typed.words[0]} is unknown", offer(typed.words[0], ["keys"]))])
+    config = resolve(typed)
+    if typed.verb == "config":
+        sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
+        return 0
+    if typed.verb == "plan":
+        return importlib.import_module("vlmtrain.launch.plan").plan(config)
+    return launch(config, start_fresh="fresh" in typed.switches, with_traceback="debug" in typed.switches)
+
+
+def resolve(typed: Typed) -> dict[str, Any]:
+    """The one configuration that this command line means, found right."""
+    overrides = list(typed.overrides)
+    if world_size() > 1:  # torchrun has decided how many we are
+        overrides += ["distributed=ddp", f"distributed.num_processes={world_size()}"]
+    composed = compose(overrides, typed.config_dirs)
+    check(composed)
+    return composed.config
+
+
+if __name__ == "__main__":
+    sys.exit(main())
