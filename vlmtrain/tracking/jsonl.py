@@ -80,9 +80,15 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(staged, path)
 
 
-def write_numbers(numbers: Mapping[str, float]) -> dict[str, float | str]:
-    """Numbers as strict JSON can hold them."""
-    return {name: _to_json(float(value)) for name, value in numbers.items()}
+def to_strict_json(value: Any) -> Any:
+    """Data with every number that is not finite as the string that `metrics.jsonl` writes for it."""
+    if isinstance(value, Mapping):
+        return {str(name): to_strict_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_strict_json(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _key(row: Row) -> tuple[str, int, str]:
@@ -94,16 +100,10 @@ def _to_line(row: Row) -> str:
         "stage": row.stage,
         "step": row.step,
         "kind": row.kind,
-        "metrics": write_numbers(row.metrics),
-        "timing": write_numbers(row.timing),
+        "metrics": {name: float(value) for name, value in row.metrics.items()},
+        "timing": {name: float(value) for name, value in row.timing.items()},
     }
-    return json.dumps(record, ensure_ascii=False, allow_nan=False)
-
-
-def _to_json(value: float) -> float | str:
-    if math.isnan(value):
-        return "NaN"
-    return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    return json.dumps(to_strict_json(record), ensure_ascii=False, allow_nan=False)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Row]]:

@@ -1,0 +1,89 @@
+"""Metrics -> the few figures that a person wants to see first, in words."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Highlight:
+    """One figure with its name, and in a few words what to compare it with."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+_SHARES = {
+    "caption_accuracy": "captions right",
+    "word_f1": "words shared with a reference",
+    "things_right": "things right",
+    "relations_right": "relations right",
+}
+_HEADLINES = ("caption_accuracy", "word_f1")
+_RECALLS = {
+    "image_to_text_r1": "image finds its text",
+    "text_to_image_r1": "text finds its image",
+}
+
+
+def highlight(metrics: Mapping[str, Mapping[str, float]]) -> list[Highlight]:
+    """The headline figures of the evaluations: stage -> metric -> value, metrics named `<split>/<what>`."""
+    found: list[Highlight] = []
+    for stage in metrics.values():
+        found += _captions(stage)
+        found += _recalls(stage)
+    captions_first = sorted(found, key=lambda each: "find" in each.label)
+    return captions_first or [each for stage in metrics.values() for each in _losses(stage)]
+
+
+def format_percent(share: float) -> str:
+    """A share as a percentage with one digit, without claiming 100 % for 99.97 %."""
+    if share != share:
+        return "NaN"
+    percent = 100 * share
+    if 99.9 < percent < 100.0:
+        return "99.9 %"
+    return "100 %" if percent == 100.0 else f"{percent:.1f} %"
+
+
+def format_metric(name: str, value: float) -> str:
+    """Shares as percentages, counts as integers, everything else with four digits."""
+    what = name.rsplit("/", 1)[-1].removeprefix("control_").removeprefix("chance_").removesuffix("_reranked")
+    if what in _SHARES or "_to_" in what:
+        return format_percent(value)
+    return f"{value:.0f}" if what.startswith("num_") and value == value else f"{value:.4g}"
+
+
+def _captions(metrics: Mapping[str, float]) -> Iterator[Highlight]:
+    for name, value in metrics.items():
+        split, _, what = name.rpartition("/")
+        if what not in _HEADLINES or "/" in split:
+            continue
+        notes = [
+            f"{said} {format_percent(metrics[f'{split}/{prefix}_{what}'])}"
+            for prefix, said in (("control", "with another image"), ("chance", "chance"))
+            if f"{split}/{prefix}_{what}" in metrics
+        ]
+        yield Highlight(f"{_SHARES[what]} · {split}", format_percent(value), " · ".join(notes))
+
+
+def _recalls(metrics: Mapping[str, float]) -> Iterator[Highlight]:
+    for name, value in metrics.items():
+        split, _, what = name.rpartition("/")
+        if what not in _RECALLS:
+            continue
+        candidates = metrics.get(f"{split}/num_candidates", float("nan"))
+        reranked = metrics.get(f"{name}_reranked")
+        note = f"first of {candidates:.0f}"
+        if reranked is not None:
+            note += f" · reranked {format_percent(reranked)}"
+        yield Highlight(f"{_RECALLS[what]} · {split}", format_percent(value), note)
+
+
+def _losses(metrics: Mapping[str, float]) -> Iterator[Highlight]:
+    for name, value in metrics.items():
+        split, _, what = name.rpartition("/")
+        if what == "loss":
+            swapped = metrics.get(f"{split}/swapped_loss")
+            note = "" if swapped is None else f"with another image {swapped:.3f}"
+            yield Highlight(f"loss · {split or 'training'}", f"{value:.3f}", note)
