@@ -4,7 +4,8 @@
 #   HEAD=node0 NODES=2 NODE=0 PROCESSES=8 scripts/multi_node.sh +experiment=blip2_opt run_dir=/shared/runs/first
 #   HEAD=node0 NODES=2 NODE=1 PROCESSES=8 scripts/multi_node.sh +experiment=blip2_opt run_dir=/shared/runs/first
 #
-# run_dir has to be one folder that all machines see.  DRY_RUN=1 prints the command instead of running it.
+# run_dir has to be one folder that all machines see; how many processes there are, vlmtrain learns from torchrun.
+# DRY_RUN=1 prints the command instead of running it.
 set -euo pipefail
 
 : "${HEAD:?name or address of the first machine}"
@@ -20,7 +21,7 @@ fi
 command=(
     torchrun --nnodes "$NODES" --node_rank "$NODE" --nproc_per_node "$PROCESSES"
     --master_addr "$HEAD" --master_port "${PORT:-29500}"
-    -m vlmtrain.main "$@" distributed=ddp "distributed.num_processes=$((NODES * PROCESSES))"
+    -m vlmtrain.main "$@"
 )
 if [[ -n "${DRY_RUN:-}" ]]; then
     printf '%q ' "${command[@]}"

@@ -167,7 +167,6 @@ def test_multi_node_script_prints_the_command_it_would_run() -> None:
     printed = run("scripts/multi_node.sh", "+experiment=blip2_opt", "run_dir=/shared/a b", env=setting)
     assert "--nnodes 2 --node_rank 1 --nproc_per_node 4 --master_addr node0" in printed
     assert r"run_dir=/shared/a\ b" in printed
-    assert "distributed.num_processes=8" in printed
 
 
 def test_multi_node_script_asks_for_a_shared_run_folder() -> None:
