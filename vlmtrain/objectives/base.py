@@ -48,6 +48,7 @@ class Objective(nn.Module, ABC):
     """What the model should get better at.  Names the capability it needs, so that a wrong pairing fails at once."""
 
     needs: type  # a Protocol of vlmtrain.models.capabilities
+    comes_first: bool = False  # its survey draws random numbers (dropout) that its forward must draw again, in order
 
     def require(self, model: nn.Module) -> None:
         """ValueError naming what `model` lacks."""

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vlmtrain.objectives.base import Context
+from vlmtrain.objectives.matching import ImageTextMatching, judged_pairs
+from vlmtrain.objectives.negatives import NOBODY, Negatives
+
+
+class Judge(nn.Module):
+    """Remembers what it was asked, and says yes to everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = []
+
+    def encode(self, visual): ...
+    def layout(self): ...
+    def placeholders_per_item(self, tiles): ...
+    def match(self, visual, text, image_of_row):
+        self.asked = list(zip(image_of_row.tolist(), text.input_ids.tolist(), strict=True))
+        return torch.ones(len(image_of_row), requires_grad=True)
+
+
+def test_t57_one_true_pair_to_two_mismatched_ones(batch_of):
+    batch, judge = batch_of(5), Judge()
+    objective = ImageTextMatching(negatives="uniform")
+    objective.require(judge)
+    loss = objective(judge, Context(None, batch))
+    own = batch.text.input_ids.tolist()
+    assert judge.asked[:5] == list(enumerate(own))
+    assert len(judge.asked) == 15 and all(text != own[image] for image, text in judge.asked[5:])
+    assert sorted(image for image, _ in judge.asked[5:10]) == list(range(5))
+    assert [text for _, text in judge.asked[10:]] == own
+    right, counted = loss.metrics["accuracy"]
+    assert (float(right), counted) == (5, 15)
+    wanted = nn.functional.softplus(torch.tensor([-1.0, 1.0, 1.0])).mean()  # mean over all pairs, as BLIP-2 takes it
+    torch.testing.assert_close(loss.totals["matching"] / 5, wanted)
+
+
+def test_a_batch_of_one_is_asked_about_its_true_pair_only(batch_of, make_model, step_of):
+    judge = Judge()
+    loss = ImageTextMatching(negatives="uniform")(judge, Context(None, batch_of(1)))
+    assert len(judge.asked) == 1
+    torch.testing.assert_close(loss.totals["matching"], nn.functional.softplus(torch.tensor(-1.0)))
+    step = step_of(make_model(), ImageTextMatching(), batch_of(1))
+    assert step.totals["matching"].isfinite() and step.metrics["accuracy"][1] == 1
+
+
+def test_captions_that_are_all_the_same_give_no_negatives(batch_of, make_model, step_of):
+    step = step_of(make_model(), ImageTextMatching(), batch_of(3, captions=["ab", "ab", "ab"]))
+    assert step.totals["matching"].isfinite() and step.metrics["accuracy"][1] == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.data())
+def test_every_pair_is_judged_once_where_its_image_is(size, pieces, data):
+    total = size * pieces
+    partner = st.lists(st.integers(NOBODY, total - 1), min_size=total, max_size=total)
+    negatives = Negatives(torch.tensor(data.draw(partner)), torch.tensor(data.draw(partner)))
+    judged, share = [], 0.0
+    for start in range(0, total, size):
+        pairs = judged_pairs(negatives, start, size)
+        assert ((pairs.image >= 0) & (pairs.image < size)).all()
+        judged += list(zip((pairs.image + start).tolist(), pairs.text.tolist(), pairs.is_match.tolist(), strict=True))
+        share += pairs.share.sum().item()
+    wanted = [(index, index, True) for index in range(total)]
+    wanted += [(index, text, False) for index, text in enumerate(negatives.texts.tolist()) if text != NOBODY]
+    wanted += [(image, index, False) for index, image in enumerate(negatives.images.tolist()) if image != NOBODY]
+    assert sorted(judged) == sorted(wanted)
+    assert abs(share - total) < 1e-4
+
+
+def test_hard_negatives_need_embeddings_and_names_are_checked():
+    with pytest.raises(ValueError, match="Hard negatives need a model that embeds both; Judge does not"):
+        ImageTextMatching().require(Judge())
+    with pytest.raises(ValueError, match="'hard' or 'uniform', got 'soft'"):
+        ImageTextMatching(negatives="soft")
+
+
+def test_autocast_keeps_the_gradient_of_weights_that_the_draw_used_before(batch_of, make_model):
+    """Drawing under no_grad would leave bf16 copies without history in autocast's cache."""
+    model, batch = make_model(), batch_of(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ImageTextMatching()(model, Context(model.encode(batch.visual), batch))
+    loss.totals["matching"].backward()
+    attention = model.qformer.layers[0].self_attention
+    assert attention.to_query.weight.grad is not None and attention.to_query.weight.grad.abs().sum() > 0

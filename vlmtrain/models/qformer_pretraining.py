@@ -1,0 +1,213 @@
+"""Stage 1 of BLIP-2: a Q-Former learns to read images from image-text pairs (Li et al. 2023, section 3.1)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.layout import Layout
+from vlmtrain.layouts.pair import PairLayout
+from vlmtrain.nn.packing import PackedRows
+from vlmtrain.nn.post_norm import initialize_like_bert
+from vlmtrain.nn.qformer import ImageMemory, QFormer, QueryPass
+from vlmtrain.nn.qformer_initialization import initialize_from_bert
+from vlmtrain.nn.qformer_text import QFormerText, read_alone, read_causally, read_together
+
+DECODER_START = "[DEC]"  # takes the place of [CLS] where text is written, so that the Q-Former knows which it is
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 0.5
+
+
+@dataclass(frozen=True)
+class QFormerFeatures(VisualFeatures):
+    """Patches of one image per sample, and room for what the Q-Former makes of them: each at most once per batch."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kept", {})  # no field: a copy on another device starts empty
+
+    def once(self, name: str, compute: Callable[[], Any], tensor_of: Callable[[Any], Tensor]) -> Any:
+        """`compute()`, remembered until a backward pass has used it up.
+
+        What was computed without gradient (the survey of a step) never stands in where gradient is wanted.
+        """
+        kept: dict = self.__dict__["_kept"]
+        key = (name, torch.is_grad_enabled())
+        if key not in kept:
+            kept[key] = compute()
+            tensor = tensor_of(kept[key])
+            if tensor.requires_grad:
+                tensor.register_hook(lambda _: kept.clear())
+        return kept[key]
+
+
+class TextHead(nn.Module):
+    """BERT's masked-word head: dense, GELU, LayerNorm, then the word embeddings themselves as decoder, and a bias."""
+
+    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """states [s, D], word embeddings [vocabulary, D] -> logits [s, vocabulary]"""
+        return F.linear(self.norm(F.gelu(self.dense(states))), words, self.bias)
+
+
+class QFormerPretraining(nn.Module):
+    """Image encoder and Q-Former under three readings of text: embeds both, matches pairs, writes captions.
+
+    No language model is part of it (T21): stage 2 takes `qformer` along.
+
+    Args:
+        encoder: makes patches; frozen by the trainer as a rule, and then run without gradient.
+        qformer: makes the Q-Former when called with `memory_width`.
+        tokenizer: name or folder of a BERT-like tokenizer ([CLS], [SEP], [PAD]); [DEC] is added where it lacks one.
+        embedding_width: E, of the space that images and texts share.
+        temperature: of the contrastive similarities at the start; learned, kept within 0.001 to 0.5.
+        bert: folder to start text side and self-attention from.
+        max_tokens: longest text, special tokens included.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionEncoder,
+        qformer: Callable[..., QFormer],
+        tokenizer: str,
+        embedding_width: int = 256,
+        temperature: float = 0.07,
+        bert: str | None = None,
+        max_tokens: int = 32,
+    ) -> None:
+        super().__init__()
+        if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
+            raise ValueError(
+                f"temperature {temperature} lies outside {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}; 0.07 is usual"
+            )
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.max_tokens = max_tokens
+        self.decoder_start = self.tokenizer.convert_tokens_to_ids(DECODER_START)
+        self.encoder = encoder
+        self.qformer = qformer(memory_width=encoder.width)
+        self.text = text_for(self.qformer, len(self.tokenizer))
+        width, eps = self.qformer.width, self.qformer.layer_norm_eps
+        self.visual_projection = nn.Linear(width, embedding_width)
+        self.text_projection = nn.Linear(width, embedding_width)
+        self.match_head = nn.Linear(width, 2)  # no match, match
+        self.text_head = TextHead(width, len(self.tokenizer), eps)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        for head in (self.visual_projection, self.text_projection, self.match_head, self.text_head):
+            head.apply(initialize_like_bert)
+        if bert is not None:
+            initialize_from_bert(self.qformer, self.text, bert)
+
+    def layout(self) -> Layout:
+        """Plain pairs: [CLS] text [SEP], nothing left for the image."""
+        return PairLayout(self.tokenizer, self.max_tokens)
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        """None: the image enters through cross-attention."""
+        return 0
+
+    def encode(self, visual: VisualBatch) -> QFormerFeatures:
+        """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
+        odd = [index for index, items in enumerate(visual.items_per_sample) if items != 1]
+        if odd or any(tiles != 1 for tiles in visual.tiles_per_item):
+            raise ValueError(
+                f"QFormerPretraining takes one image of one tile per sample; got items per sample "
+                f"{visual.items_per_sample} and tiles per item {visual.tiles_per_item}. Choose image-text pairs."
+            )
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            features = self.encoder(visual)
+        return QFormerFeatures(features.patches, features.tiles_per_item, features.items_per_sample)
+
+    def embed_visual(self, visual: VisualFeatures) -> Tensor:
+        """Unit vectors of all queries [B, Q, E]."""
+        return F.normalize(self.visual_projection(self.read(visual).states).float(), dim=-1)
+
+    def embed_text(self, text: TextBatch) -> Tensor:
+        """Unit vectors [B, E], from [CLS]; no image and no query is looked at."""
+        states = read_alone(self.qformer, self.text, text.input_ids, text.attention_mask)
+        return F.normalize(self.text_projection(states).float(), dim=-1)
+
+    def similarity_scale(self) -> Tensor:
+        """1 / temperature.  The gradient passes the bounds, so that a temperature at a bound can come back."""
+        raw = self.log_temperature
+        bounded = raw.clamp(math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
+        return (-(raw + (bounded - raw).detach())).exp()
+
+    def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
+        """Logit of "match" over "no match", mean over the queries: [R]."""
+        memory = self.remember(visual).select(image_of_row)
+        queries = read_together(self.qformer, self.text, memory, text.input_ids, text.attention_mask)
+        no_match, match = self.match_head(queries).mean(dim=1).unbind(-1)
+        return match - no_match
+
+    def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
+        """States of the supervised positions of row b, which sees image b, and the head that reads them."""
+        if text.targets is None:
+            raise ValueError("text without targets cannot be learned to be written; use a layout's `write`")
+        supervised = text.targets != IGNORED_TARGET
+        still_needed = supervised.flip(1).cumsum(1).flip(1) > 0  # a position at or before some target
+        rows = PackedRows.of(text.attention_mask & still_needed)
+        input_ids = text.input_ids.clone()
+        input_ids[:, 0] = self.decoder_start
+        states = read_causally(self.qformer, self.text, self.read(visual), input_ids, rows)
+        targets = rows.pack(text.targets)
+        counted = (targets != IGNORED_TARGET).nonzero().squeeze(1)
+        return TargetStates(states[counted], targets[counted], self.write_logits)
+
+    def write_logits(self, states: Tensor) -> Tensor:
+        """[s, D] -> [s, vocabulary]"""
+        return self.text_head(states, self.text.words.weight)
+
+    def remember(self, visual: VisualFeatures) -> ImageMemory:
+        """Keys and values of the images, once per batch."""
+
+        def compute() -> ImageMemory:
+            return self.qformer.remember(visual.patches)
+
+        if not isinstance(visual, QFormerFeatures):
+            return compute()
+        return visual.once("memory", compute, lambda memory: memory.layers[0].key)
+
+    def read(self, visual: VisualFeatures) -> QueryPass:
+        """What the queries read without text, once per batch."""
+
+        def compute() -> QueryPass:
+            return self.qformer.read(self.remember(visual), len(visual.patches))
+
+        if not isinstance(visual, QFormerFeatures):
+            return compute()
+        return visual.once("queries", compute, lambda query_pass: query_pass.states)
+
+
+def load_tokenizer(name: str) -> Any:
+    """A tokenizer with [CLS], [SEP], [PAD] and, added where missing, [DEC]."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    lacking = [kind for kind in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, kind) is None]
+    if lacking:
+        raise ValueError(f"tokenizer {name} has no {', '.join(lacking)}; stage 1 wants a BERT-like tokenizer")
+    if DECODER_START not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [DECODER_START]})
+    return tokenizer
+
+
+def text_for(qformer: QFormer, vocab_size: int) -> QFormerText:
+    """The text side that fits `qformer`."""
+    return QFormerText(
+        qformer.width,
+        len(qformer.layers),
+        vocab_size,
+        feed_forward_width=qformer.feed_forward_width,
+        dropout=qformer.dropout,
+        layer_norm_eps=qformer.layer_norm_eps,
+    )

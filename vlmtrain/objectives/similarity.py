@@ -1,0 +1,36 @@
+"""How alike images and texts are: shared by the contrastive objective and the drawing of hard negatives."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vlmtrain.models.capabilities import EmbedsBoth
+from vlmtrain.objectives.base import Context
+
+VISUAL, TEXT = "visual_embeddings", "text_embeddings"  # names in Everyone.embeddings and in Context.once
+
+
+def embeddings(model: nn.Module, context: Context) -> tuple[Tensor, Tensor]:
+    """Unit vectors of this micro-batch, made once for all objectives: images [B, Q, E], texts [B, E]."""
+    embedder = cast(EmbedsBoth, model)
+    images = context.once(VISUAL, lambda: embedder.embed_visual(context.features))
+    texts = context.once(TEXT, lambda: embedder.embed_text(context.batch.text))
+    return images, texts
+
+
+def similarity(images: Tensor, texts: Tensor) -> Tensor:
+    """Cosine of the best query: [B, Q, E], [C, E] -> [B, C], in fp32 whatever the autocast."""
+    with torch.autocast(images.device.type, enabled=False):
+        return torch.einsum("bqe,ce->bqc", images.float(), texts.float()).amax(dim=1)
+
+
+@torch.no_grad()
+def similarity_of_everyone(context: Context, rows_at_once: int = 128) -> Tensor:
+    """[G, G] over the global batch without gradient, never holding more than `rows_at_once` x Q x G numbers."""
+    everyone = context.everyone
+    assert everyone is not None, "this micro-batch is the whole global batch"
+    images, texts = everyone.embeddings[VISUAL], everyone.embeddings[TEXT]
+    return context.once(
+        "similarity_of_everyone", lambda: torch.cat([similarity(rows, texts) for rows in images.split(rows_at_once)])
+    )
