@@ -8,6 +8,10 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
+
+_BAR_WIDTH = 14
+_WIDE = 120
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,9 @@ class TerminalProgress:
         self.end_stage()
         self._clock = Clock(first_step, max_steps)
         self._bar = RichProgress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=18),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[report]}", markup=False),
+            TextColumn("{task.description}", style="bold", markup=False, table_column=Column(no_wrap=True)),
+            *([BarColumn(bar_width=_BAR_WIDTH)] if self._has_bar() else []),
+            TextColumn("{task.fields[report]}", markup=False, table_column=Column(no_wrap=True)),
             console=self.console,
             refresh_per_second=4,
             transient=False,
@@ -72,14 +75,21 @@ class TerminalProgress:
         self._bar.add_task(f"{name} {place}", total=max_steps, completed=first_step, report="starting")
 
     def update(self, report: StepReport) -> None:
-        if self._bar is not None:
-            text = describe(report, self._clock.seconds_left(report.step))
-            self._bar.update(self._bar.task_ids[0], completed=report.step, report=text)
+        if self._bar is None:
+            return
+        task = self._bar.tasks[0]
+        width = self.console.width - len(task.description) - 1 - (_BAR_WIDTH + 1 if self._has_bar() else 0)
+        text = describe(report, self._clock.max_steps, self._clock.seconds_left(report.step), width)
+        self._bar.update(task.id, completed=report.step, report=text)
 
     def end_stage(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _has_bar(self) -> bool:
+        """A narrow terminal has better use for the room."""
+        return self.console.width >= _WIDE
 
 
 class LineProgress:
@@ -90,20 +100,19 @@ class LineProgress:
         self.interval = interval
         self._now = now
         self._last = -float("inf")
-        self._name, self._max_steps = "", 0
+        self._name = ""
         self._clock = Clock(0, 0, now)
 
     def start_stage(self, name: str, place: str, first_step: int, max_steps: int) -> None:
-        self._name, self._max_steps = f"{name} {place}", max_steps
+        self._name = f"{name} {place}"
         self._clock, self._last = Clock(first_step, max_steps, self._now), -float("inf")
 
     def update(self, report: StepReport) -> None:
-        if self._now() - self._last < self.interval and report.step < self._max_steps:
+        if self._now() - self._last < self.interval and report.step < self._clock.max_steps:
             return
         self._last = self._now()
-        told = describe(report, self._clock.seconds_left(report.step))
-        line = f"{self._name} · {report.step}/{self._max_steps} · {told}"
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        told = describe(report, self._clock.max_steps, self._clock.seconds_left(report.step))
+        self.console.print(f"{self._name} · {told}", soft_wrap=True, markup=False, highlight=False)
 
     def end_stage(self) -> None:
         pass
@@ -129,17 +138,32 @@ def choose_progress(console: Console, is_main_process: bool, interval: float = 1
     return TerminalProgress(console) if console.is_terminal else LineProgress(console, interval)
 
 
-def describe(report: StepReport, seconds_left: float | None) -> str:
-    """`loss 1.234 (contrastive 0.51, matching 0.22) · 512 samples/s · data 2 % · 1:23 left`"""
-    terms = ", ".join(f"{name} {value:.3f}" for name, value in report.terms.items())
-    words = [f"loss {report.loss:.3f}" + (f" ({terms})" if len(report.terms) > 1 else "")]
-    words.append(f"{report.samples_per_second:.0f} samples/s")
-    words.append(f"data {100 * report.data_wait:.0f} %")
-    if report.skipped:
-        words.append(f"{report.skipped} skipped")
+def describe(report: StepReport, max_steps: int, seconds_left: float | None, width: int | None = None) -> str:
+    """`440/900 · 1:23 left · loss 1.234 (contrastive 0.51, matching 0.22) · 512 samples/s · data 2 %`
+
+    In less than its full `width`, the terms are told by their first letters, or not at all.
+    """
+    head = [f"{report.step}/{max_steps}"]
     if seconds_left is not None:
-        words.append(f"{format_duration(seconds_left)} left")
-    return " · ".join(words)
+        head.append(f"{format_duration(seconds_left)} left")
+    tail = [f"data {100 * report.data_wait:.0f} %", *([f"{report.skipped} skipped"] if report.skipped else [])]
+    lines = [
+        " · ".join([*head, loss, f"{report.samples_per_second:.0f}{unit}", *tail])
+        for unit in (" samples/s", "/s")
+        for loss in _tell_loss(report)
+    ]
+    lines.sort(key=len, reverse=True)
+    return next((line for line in lines if width is None or len(line) <= width), lines[-1])
+
+
+def _tell_loss(report: StepReport) -> list[str]:
+    """The loss with its terms, from the longest telling to the shortest."""
+    loss = f"loss {report.loss:.3f}"
+    if len(report.terms) < 2:
+        return [loss]
+    full = ", ".join(f"{name} {value:.3f}" for name, value in report.terms.items())
+    short = " ".join(f"{name[:4]} {value:.2f}" for name, value in report.terms.items())
+    return [f"{loss} ({full})", f"{loss} ({short})", loss]
 
 
 def format_duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ class StageLine:
     trainable: int
     parameters: int
     start_from: str = ""  # "qformer of representation"
-    state: str = ""  # "done", "from step 300"
+    state: str = ""  # "is done already", "goes on from step 300"
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def _describe_data(line: DataLine) -> str:
 
 
 def _draw_parts(parts: Sequence[PartLine]) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    for name in ("part", "source"):
-        table.add_column(name, overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("part", no_wrap=True)
+    table.add_column("source", overflow="fold")
     for name in ("parameters", "trainable"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("precision")
@@ -116,26 +116,25 @@ def _draw_parts(parts: Sequence[PartLine]) -> Table:
 
 
 def _draw_stages(summary: StartSummary) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("stage", no_wrap=True)
-    for name in ("learns", "trains"):
-        table.add_column(name, overflow="fold")
-    for name in ("steps", "batch", "trainable"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("starts from", overflow="fold")
+    """Two lines a stage: what it learns, and what that takes."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(Text("stage", style="dim"), "")
     for number, stage in enumerate(summary.stages, start=1):
-        name = Text(f"{number} {stage.name}", style="bold")
-        start = " · ".join(word for word in (stage.start_from, stage.state) if word)
-        table.add_row(
-            name,
-            Text(", ".join(stage.objectives)),
-            Text(", ".join(stage.trained_parts)),
-            f"{stage.steps:,}",
-            str(stage.batch_size),
-            _share(stage.trainable, stage.parameters),
-            Text(start),
-        )
+        table.add_row(Text(f"{number} {stage.name}", style="bold"), _describe_stage(stage))
     return table
+
+
+def _describe_stage(stage: StageLine) -> Text:
+    text = Text(f"learns {', '.join(stage.objectives)}; trains {', '.join(stage.trained_parts)}\n")
+    text.append(f"{stage.steps:,} steps of {stage.batch_size} samples, ")
+    text.append(_share(stage.trainable, stage.parameters)).append(f" of {format_count(stage.parameters)} trainable")
+    if stage.start_from:
+        text.append(f"\nstarts from {stage.start_from}")
+    if stage.state:
+        text.append(f"\n{stage.state}", style="yellow")
+    return text
 
 
 def _share(part: int, whole: int) -> Text:
