@@ -34,7 +34,7 @@ class MovesToDevice:
                 return value.to(device, non_blocking=True)
             return value.to(device) if isinstance(value, MovesToDevice) else value
 
-        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})  # type: ignore[type-var, arg-type]
 
 
 @dataclass(frozen=True)

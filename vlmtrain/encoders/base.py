@@ -19,6 +19,8 @@ class VisionEncoder(nn.Module, ABC):
     patches_per_tile: int  # P
     image_size: int  # side of the square tile in pixels
     source: str = "random"  # name or folder of the pretrained weights
+    pixel_mean: Tensor  # [1, 3, 1, 1], in units of 0..255
+    pixel_std: Tensor
 
     def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ class VisionTransformer(VisionEncoder):
 
     def _initialise(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
@@ -131,6 +131,7 @@ class VisionTransformer(VisionEncoder):
         x, grid = self.embed_patches(pixels)
         maps = []
         for layer, module in enumerate(self.blocks):
+            assert isinstance(module, Block)
             bias = self.positions.attention_bias(layer, grid)
             maps.append(module.attention.weights(module.attention_norm(x), bias))
             x = module(x, bias)

@@ -113,8 +113,10 @@ class RelativeBias(Positions):
             )
         places = self.places(grid).to(self.bias.device)
         offsets = places[None, :] - places[:, None]  # [query, key, axes]
-        indices = [offsets[..., axis] + limit - 1 for axis, limit in enumerate(known)]
-        between_patches = self.bias[layer][:, *indices]  # [heads, P, P]
+        index = torch.zeros_like(offsets[..., 0])
+        for axis, limit in enumerate(known):
+            index = index * (2 * limit - 1) + offsets[..., axis] + limit - 1
+        between_patches = self.bias[layer].flatten(1)[:, index]  # [heads, P, P]
         num_heads, num_patches, _ = between_patches.shape
         class_to_patch, patch_to_class, class_to_class = self.class_bias[layer][:, None, :, None].unbind(2)
         first_row = torch.cat([class_to_class, class_to_patch.expand(-1, 1, num_patches)], dim=2)

@@ -1,8 +1,5 @@
 """Decoder-only language models of transformers behind the LanguageModel seam."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +11,7 @@ from vlmtrain.language_models.loading import Precision, load_causal
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.causal import CausalLayout
+from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.residual_blocks import residual_blocks
 
@@ -120,7 +118,6 @@ class CausalLanguageModel(LanguageModel):
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the model is frozen."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self._checkpoints = True
 
     @property
@@ -128,37 +125,10 @@ class CausalLanguageModel(LanguageModel):
         return self.model.get_input_embeddings().weight.dtype
 
     def _states(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
-        with self._own_precision(embeddings.device), self._checkpointing():
+        with self._own_precision(embeddings.device), checkpointed(self.input_layers, self._checkpoints):
             return decoder_states(self.model, embeddings, attention_mask)
 
     def _own_precision(self, device: torch.device) -> torch.autocast:
         """Weights that are bf16 already need no autocast, which would only cast norms and losses up again."""
         is_low = self._dtype != torch.float32
         return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type) and not is_low)
-
-    @contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        """transformers checkpoints a block only while it is in training mode, which a frozen one never is.
-
-        For the time of this forward pass the blocks, and only they, are told that they train, with their dropout at 0:
-        what they compute is what they compute in eval mode.
-        """
-        if not self._checkpoints or self.model.training or not torch.is_grad_enabled():
-            yield
-            return
-        blocks = list(self.input_layers)
-        dropouts = [
-            (block, name, rate) for block in blocks for name, rate in vars(block).items() if "dropout" in name and rate
-        ]
-        dropouts = [(block, name, rate) for block, name, rate in dropouts if isinstance(rate, float)]
-        try:
-            for block, name, _ in dropouts:
-                setattr(block, name, 0.0)
-            for block in blocks:
-                block.training = True
-            yield
-        finally:
-            for block in blocks:
-                block.training = False
-            for block, name, rate in dropouts:
-                setattr(block, name, rate)

@@ -16,7 +16,7 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def load_causal(
     source: str | None, architecture: Mapping[str, object] | None, revision: str | None, precision: Precision
 ) -> PreTrainedModel:
-    """The weights of `source`; random ones of `architecture` where there is no source; shapes only on the meta device."""
+    """The weights of `source`; random ones of `architecture` without it; shapes only on the meta device."""
     dtype = DTYPES[precision]
     if source is None or builds_without_weights():
         config = _config(source, architecture, revision)

@@ -10,7 +10,9 @@ from vlmtrain.batch import TextBatch
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
+from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.pretrained import is_local
+from vlmtrain.nn.residual_blocks import residual_blocks
 
 
 class TextEncoder(nn.Module, ABC):
@@ -46,6 +48,7 @@ class BertTextEncoder(TextEncoder):
         super().__init__()
         self.tokenizer = load_tokenizer(tokenizer)
         self.max_tokens = max_tokens
+        self._checkpoints = False
         if source is not None:
             if width or depth or num_heads:
                 raise ValueError("source and width, depth, num_heads exclude each other: the source has its own sizes.")
@@ -79,12 +82,13 @@ class BertTextEncoder(TextEncoder):
         return PairLayout(self.tokenizer, self.max_tokens)
 
     def forward(self, text: TextBatch) -> Tensor:
-        states = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long()).last_hidden_state
-        return states[:, 0]
+        with checkpointed(residual_blocks(self.model), self._checkpoints):
+            output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
+        return output.last_hidden_state[:, 0]
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass instead of keeping them; only while training."""
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        """Keep only the input of each block for the backward pass."""
+        self._checkpoints = True
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a Hugging Face BERT folder with its tokenizer."""

@@ -56,8 +56,8 @@ def assemble(
 ) -> VisionLanguageModel:
     """What a config names as target: the pretrained ends first, then the parts between, made to measure.
 
-    `connector` is called with (encoder width, patches per tile, language width), `fusion` with (language width), so that
-    no width stands in a config twice.
+    `connector` is called with (encoder width, patches per tile, language width), `fusion` with (language width), so
+    that no width stands in a config twice.
     """
     return VisionLanguageModel(
         encoder=encoder,
