@@ -58,7 +58,7 @@ smoke: setup ## train every experiment for two steps
 	$(TEST) $(PYTEST) tests/test_every_experiment.py -m "slow or not slow" $(ARGS)
 
 golden: setup ## the losses of tiny runs, to five digits
-	$(TEST) $(PYTEST) tests/test_golden_losses.py -m "slow or not slow" $(ARGS)
+	$(TEST) $(BIN)/python -m pytest tests/test_golden_losses.py -m "slow or not slow" $(ARGS)
 
 slow: setup ## the slow tests too: kills, several processes, wheels
 	$(TEST) $(PYTEST) -m "not gpu and not multi_gpu and not network" $(ARGS)

@@ -1,6 +1,12 @@
-"""What every test may count on: one thread, no network, no tracker that phones home."""
+"""What every test may count on: one thread, no network, no tracker that phones home; and a way to train for a moment."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -9,3 +15,44 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
+
+ROOT = Path(__file__).resolve().parents[1]
+FEW_SAMPLES = {"num_train": 16, "num_test": 8, "num_compositional": 8, "num_held_out": 8, "num_processes": 1}
+
+
+@pytest.fixture
+def train_experiment(tmp_path: Path) -> Callable[..., Path]:
+    """Trains an experiment of conf/ on few samples, as a user starts it, and gives its run folder."""
+
+    def train(experiment: str, max_steps: int, *overrides: str) -> Path:
+        run_folder = tmp_path / "run"
+        short = [
+            f"trainer.max_steps={max_steps}",
+            "trainer.batch_size=4",
+            "trainer.log_every=1",
+            "trainer.num_workers=0",
+        ]
+        command = [sys.executable, "-m", "vlmtrain.main", f"+experiment={experiment}", f"run_dir={run_folder}", *short]
+        done = subprocess.run(
+            [*command, *few_samples(experiment, tmp_path), *overrides],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return run_folder
+
+    return train
+
+
+def few_samples(experiment: str, folder: Path) -> list[str]:
+    """Overrides that keep the embedded data small and out of the user's cache, as far as its class takes them."""
+    from vlmtrain.config.compose import compose
+    from vlmtrain.config.signatures import read_signature
+
+    known = read_signature(compose([f"experiment={experiment}"]).config["data"]["_target_"]).parameters
+    chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
+    return [f"data.{name}={value}" for name, value in chosen.items() if name in known]
