@@ -1,4 +1,4 @@
-"""What every test may count on: one thread, no network, no tracker that phones home; and a way to train for a moment."""
+"""What every test may count on: one thread, no network, no tracker that phones home; a way to train for a moment."""
 
 import os
 import subprocess
