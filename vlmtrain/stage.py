@@ -1,0 +1,215 @@
+"""One stage of a run: what its section of the configuration builds, and how it is trained and evaluated."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from vlmtrain.config.build import build
+from vlmtrain.data.collate import Collator
+from vlmtrain.data.keys import key_of
+from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader
+from vlmtrain.data.quarantine import Quarantine
+from vlmtrain.data.transforms import ImageTransform
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome
+from vlmtrain.journal import Journal
+from vlmtrain.training.accelerator import build_accelerator
+from vlmtrain.training.actions.check_ranks import CheckRanks
+from vlmtrain.training.actions.evaluate import Evaluate
+from vlmtrain.training.actions.log import Log
+from vlmtrain.training.actions.sample_log import SampleLog
+from vlmtrain.training.actions.save import Save
+from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
+from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
+from vlmtrain.training.precision import resolve_precision, set_weight_precision
+from vlmtrain.training.schedule import Schedule
+from vlmtrain.training.signals import Signals
+from vlmtrain.training.state import TrainingState
+from vlmtrain.training.step import TrainingStep
+from vlmtrain.training.trainability import enable_gradient_checkpointing, set_trainability
+from vlmtrain.training.trainer import Action, Trainer
+from vlmtrain.training.update import Update
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 100
+DEFAULT_IMAGE_SIZE = 32  # of models that look at no image
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage of a run shares."""
+
+    folder: Path
+    seed: int
+    data: Any  # .train: Source, .evaluation: dict[str, Source]
+    distributed: dict[str, Any]
+    facts: dict[str, Any]  # go into every manifest
+    init_from: Path | None = None
+
+
+class Stage:
+    """A stage, built and ready.  `config` is its section, complete and checked."""
+
+    def __init__(self, name: str, config: dict[str, Any], run: RunContext) -> None:
+        self.name = name
+        self.config = config
+        self.run = run
+        settings = config["trainer"]
+        self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
+        torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
+        self.model: nn.Module = build(config["model"])
+        self.objective = build(config["objective"])
+        self.multiples = set_trainability(self.model, config["trainable"])
+        self.hand_overs = self._start_from_earlier_stages()
+        set_weight_precision(self.model, resolve_precision(settings["precision"]))
+        if settings["gradient_checkpointing"]:
+            enable_gradient_checkpointing(self.model)
+        self.model.to(self.accelerator.device)
+        self.collator = Collator(self.model.layout(), self.model.placeholders_per_item)
+        self.form = build(config["form"])
+        self.max_steps: int = settings["max_steps"]
+
+    def train(self, journal: Journal, signals: Signals) -> Trainer:
+        """Train to the last step, from the newest checkpoint if there is one."""
+        settings = self.config["trainer"]
+        trainer = Trainer(
+            update=self._update(),
+            source=self._loader(),
+            checkpoints=self.checkpoints,
+            max_steps=self.max_steps,
+            logs=self.run.folder / "logs" / self.name,
+            actions=self._actions(journal),
+            max_skipped_steps=settings["max_skipped_steps"],
+        )
+        trainer.resume()
+        journal.start_stage(self.name, trainer.progress.step, self.max_steps)
+        trainer.train(signals)
+        return trainer
+
+    def evaluate(self) -> EvaluationResult:
+        """All evaluations of the stage, one after the other."""
+        metrics: dict[str, float] = {}
+        samples: list[SampleOutcome] = []
+        for evaluation in build(self.config["evaluation"]).values():
+            result = evaluation(self.model, self.run.data.evaluation, self.evaluation_tools)
+            metrics |= result.metrics
+            samples += result.samples
+        return EvaluationResult(metrics, samples)
+
+    @property
+    def evaluation_tools(self) -> EvaluationTools:
+        batches = EvaluationBatches(self.form, self._transform(is_training=False), self.collator, EVALUATION_BATCH)
+        return EvaluationTools(
+            self.accelerator.device, batches, self.model.layout(), self.accelerator.autocast, self.objective
+        )
+
+    def _update(self) -> Update:
+        settings, choices = self.config["trainer"], self.config["optimizer"]
+        optimizer = build_optimizer(
+            self.model,
+            self.multiples,
+            AdamWChoices(choices["weight_decay"], tuple(choices["betas"]), choices["eps"], choices["layer_decay"]),
+        )
+        decay = settings["ema_decay"]
+        average = ExponentialMovingAverage(self.model, decay) if decay is not None else None
+        step = TrainingStep(self.model, self.objective)
+        if settings["compile"]:
+            step.compile()
+        self.checkpoints = Checkpoints(
+            self.run.folder / "checkpoints" / self.name,
+            TrainingState(self.model, optimizer, average),
+            self.accelerator,
+            {**self.run.facts, "stage": self.name},
+            settings["keep_checkpoints"],
+        )
+        schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
+        seed = key_of("training", self.run.seed, self.name)
+        return Update(self.accelerator, step, optimizer, schedule, seed, settings["gradient_clip_norm"], average)
+
+    def _loader(self) -> StepLoader:
+        settings = self.config["trainer"]
+        plan = LoadingPlan(
+            seed=key_of("data", self.run.seed, self.name),
+            batch_size=settings["batch_size"],
+            max_steps=self.max_steps,
+            accumulate=settings["accumulate"],
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            num_workers=settings["num_workers"],
+        )
+        return StepLoader(self.run.data.train, self.form, self._transform(is_training=True), self.collator, plan)
+
+    def _transform(self, is_training: bool) -> ImageTransform:
+        encoder = getattr(self.model, "encoder", None)
+        size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
+        chosen = self.config.get("transform")
+        return build(chosen)(image_size=size) if chosen and is_training else ImageTransform(size)
+
+    def _actions(self, journal: Journal) -> list[Action]:
+        settings = self.config["trainer"]
+        quarantine = Quarantine(
+            self.run.folder / "logs" / self.name,
+            len(self.run.data.train),
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        actions: list[Action] = [SetAside(quarantine), Log(settings["log_every"], partial(journal.training, self.name))]
+        if settings["log_samples"]:
+            actions.insert(0, SampleLog())
+        if self.accelerator.num_processes > 1:
+            actions.append(CheckRanks())
+        actions.append(Save(settings["save_every"]))
+        if settings["evaluate_every"]:
+            actions.append(Evaluate(settings["evaluate_every"], partial(self._evaluate_along, journal)))
+        return actions
+
+    def _evaluate_along(self, journal: Journal, step: int) -> None:
+        """The first rank evaluates while the others wait; the last step has the final evaluation instead."""
+        if step < self.max_steps and self.accelerator.is_main_process:
+            journal.evaluation(self.name, step, self.evaluate().metrics)
+        self.accelerator.wait_for_everyone()
+
+    def _start_from_earlier_stages(self) -> dict[str, LoadReport]:
+        """Part of this model -> how the part of an earlier stage matched it."""
+        reports: dict[str, LoadReport] = {}
+        for path, origin in (self.config["start_from"] or {}).items():
+            checkpoint = self._checkpoint_of(origin["stage"])
+            report = load_part(checkpoint, origin["part"], self.model.get_submodule(path))
+            logger.info(
+                "%s starts from %s of stage %s: %d tensors matched, %d missing (%s), %d unexpected (%s)",
+                *(path, origin["part"], origin["stage"], len(report.matched)),
+                *(len(report.missing), ", ".join(report.missing[:5]) or "none"),
+                *(len(report.unexpected), ", ".join(report.unexpected[:5]) or "none"),
+            )
+            reports[path] = report
+        return reports
+
+    def _checkpoint_of(self, stage: str) -> Path:
+        for folder in filter(None, (self.run.folder, self.run.init_from)):
+            checkpoint = newest_valid(folder / "checkpoints" / stage)
+            if checkpoint is not None:
+                return checkpoint
+        raise ValueError(
+            f"stage {self.name} starts from stage {stage}, of which there is no checkpoint in {self.run.folder}"
+            + (f" or {self.run.init_from}" if self.run.init_from else "")
+            + f"; run it first, or name a run that has it with init_from=RUN_FOLDER (it needs checkpoints/{stage}/)"
+        )
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Counts broken samples of every step, and stops when there are too many."""
+
+    quarantine: Quarantine
+    every: int = 1
+
+    def __call__(self, trainer: Trainer) -> None:
+        for batch in trainer.micro_batches:
+            self.quarantine.add(batch)
