@@ -1,0 +1,43 @@
+import pytest
+
+from vlmtrain.report.highlights import Highlight, format_metric, format_percent, highlight
+
+
+def test_captions_come_first_with_their_yardsticks():
+    metrics = {
+        "representation": {
+            "test/image_to_text_r1": 0.93,
+            "test/image_to_text_r1_reranked": 0.95,
+            "test/num_candidates": 100.0,
+        },
+        "language": {
+            "test/caption_accuracy": 0.971,
+            "test/control_caption_accuracy": 0.004,
+            "test/chance_caption_accuracy": 0.003,
+            "test/held_out_pairs/caption_accuracy": 0.5,
+        },
+    }
+    assert highlight(metrics) == [
+        Highlight("captions right · test", "97.1 %", "with another image 0.4 % · chance 0.3 %"),
+        Highlight("image finds its text · test", "93.0 %", "first of 100 · reranked 95.0 %"),
+    ]
+
+
+def test_a_run_without_such_figures_shows_its_losses():
+    metrics = {"text": {"test/loss": 1.5, "test/swapped_loss": 2.25}}
+    assert highlight(metrics) == [Highlight("loss · test", "1.500", "with another image 2.250")]
+    assert highlight({}) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(1.0, "100 %"), (0.9997, "99.9 %"), (0.0, "0.0 %"), (0.954, "95.4 %"), (float("nan"), "NaN")]
+)
+def test_percentages_claim_no_more_than_is_so(share, told):
+    assert format_percent(share) == told
+
+
+def test_metrics_are_told_by_their_kind():
+    assert format_metric("test/control_caption_accuracy", 0.5) == "50.0 %"
+    assert format_metric("test/text_to_image_r5_reranked", 0.5) == "50.0 %"
+    assert format_metric("test/num_captions", 512.0) == "512"
+    assert format_metric("test/loss", 0.123456) == "0.1235"
