@@ -80,6 +80,11 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(staged, path)
 
 
+def write_numbers(numbers: Mapping[str, float]) -> dict[str, float | str]:
+    """Numbers as strict JSON can hold them: those that are not finite become strings."""
+    return {name: to_strict_json(float(value)) for name, value in numbers.items()}
+
+
 def to_strict_json(value: Any) -> Any:
     """Data with every number that is not finite as the string that `metrics.jsonl` writes for it."""
     if isinstance(value, Mapping):
@@ -100,10 +105,10 @@ def _to_line(row: Row) -> str:
         "stage": row.stage,
         "step": row.step,
         "kind": row.kind,
-        "metrics": {name: float(value) for name, value in row.metrics.items()},
-        "timing": {name: float(value) for name, value in row.timing.items()},
+        "metrics": write_numbers(row.metrics),
+        "timing": write_numbers(row.timing),
     }
-    return json.dumps(to_strict_json(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, Row]]:
@@ -116,8 +121,8 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Row]]:
             row = Row(
                 record["stage"],
                 int(record["step"]),
-                _read_numbers(record["metrics"]),
-                _read_numbers(record["timing"]),
+                read_numbers(record["metrics"]),
+                read_numbers(record["timing"]),
                 record["kind"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -126,5 +131,6 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Row]]:
         yield line, row
 
 
-def _read_numbers(numbers: Mapping[str, Any]) -> dict[str, float]:
+def read_numbers(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """What write_numbers wrote, as numbers again."""
     return {name: _NOT_FINITE[value] if isinstance(value, str) else float(value) for name, value in numbers.items()}
