@@ -13,6 +13,8 @@ from vlmtrain.config.parts import check_parts, list_arguments
 from vlmtrain.config.schema import REQUIRED, RunConfig, StageConfig, default_of, list_keys, spell_type
 from vlmtrain.config.typed_values import check_value
 
+IMAGE_TRANSFORM = "vlmtrain.data.transforms.ImageTransform"
+
 
 def check(composed: Composed) -> None:
     """ConfigError with every fault of the composed configuration."""
@@ -53,25 +55,30 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
         yield Fault(path, "there is no such stage", offer(name, real, "Stages"))
         return
     yield from _check_section(stage, StageConfig, path, composed)
+    if isinstance(stage.get("transform"), dict):  # the encoder says how large images are
+        node = {"image_size": 1, **stage["transform"], "_target_": IMAGE_TRANSFORM}
+        yield from check_parts(node, f"{path}.transform")
     for part, source in (stage.get("start_from") or {}).items():
         if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):
             yield Fault(f"{path}.start_from.{part}", f"got {source!r}", "write {stage: NAME, part: NAME}")
 
 
 def _explain_unknown(key: str, value: Any, prefix: str, known: dict[str, Field[Any]], composed: Composed) -> Fault:
-    """What was probably meant: a key here under another name, one that lives elsewhere, or a group."""
-    path = prefix + key
-    by_synonym = {word: entry.name for entry in known.values() for word in entry.metadata["also"]}
-    near = key if key in known else by_synonym.get(key) or closest(key, known)
-    if near and key in by_synonym:
-        return Fault(path, "there is no such key", _as_typed(prefix + near, value))
-    elsewhere = find_elsewhere(key, composed.config)
-    if elsewhere and not (near and closest(key, [near]) == near and key not in elsewhere[0].split(".")):
-        return Fault(path, "there is no such key", f"that key lives at {' and '.join(elsewhere[:3])}")
-    group = explain_unknown_key(key, composed.groups) if not prefix else ""
-    if near and not (group and closest(key, [near, *_group_ends(composed)]) != near):
-        return Fault(path, "there is no such key", f"did you mean {_as_typed(prefix + near, value, bare=True)}?")
-    return Fault(path, "there is no such key", group or offer(key, known))
+    """What was probably meant, the surest guess first: a group, a synonym, a key elsewhere, a near miss."""
+    group = explain_unknown_key(key, value, composed.groups) if not prefix else None
+    synonyms = {word: entry.name for entry in known.values() for word in entry.metadata["also"]}
+    elsewhere, near = find_elsewhere(key, composed.config), closest(key, known)
+    if group and group[0]:
+        remedy = group[1]
+    elif key in synonyms:
+        remedy = f"write {_as_typed(prefix + synonyms[key], value)}"
+    elif elsewhere:
+        remedy = f"that key lives at {' and '.join(elsewhere[:3])}"
+    elif near:
+        remedy = f"did you mean {_as_typed(prefix + near, value)}?"
+    else:
+        remedy = group[1] if group else _offer_from_anywhere(key, known)
+    return Fault(prefix + key, "there is no such key", remedy)
 
 
 def find_elsewhere(key: str, config: dict[str, Any]) -> list[str]:
@@ -81,13 +88,17 @@ def find_elsewhere(key: str, config: dict[str, Any]) -> list[str]:
     return named or [path for path in list_arguments(config, "") if path.rsplit(".", 1)[-1] == key]
 
 
-def _as_typed(path: str, value: Any, bare: bool = False) -> str:
-    spelled = f"{path}={value}" if not isinstance(value, dict | list) and value is not None else path
-    return spelled if bare else f"write {spelled}"
+def _offer_from_anywhere(key: str, known: dict[str, Field[Any]]) -> str:
+    leaves = {path.rsplit(".", 1)[-1]: path for path in list_keys(RunConfig)}
+    near = closest(key, leaves)
+    return f"did you mean {leaves[near]}?" if near else offer(key, known)
 
 
-def _group_ends(composed: Composed) -> list[str]:
-    return [name.rsplit("/", 1)[-1] for name in composed.groups]
+def _as_typed(path: str, value: Any) -> str:
+    if isinstance(value, dict) and len(value) == 1:
+        key, inner = next(iter(value.items()))
+        return _as_typed(f"{path}.{key}", inner)
+    return path if isinstance(value, dict | list) or value is None else f"{path}={value}"
 
 
 def _deduplicate(faults: list[Fault]) -> list[Fault]:

@@ -1,6 +1,7 @@
 """Which overrides choose a file of a group, and whether that file exists."""
 
 from pathlib import Path
+from typing import Any
 
 from vlmtrain.config.faults import Fault, closest
 
@@ -25,14 +26,20 @@ def check_choice(override: str, groups: Groups) -> Fault | None:
     return None
 
 
-def explain_unknown_key(key: str, groups: Groups) -> str:
-    """Remedy for a top-level key that is really (nearly) the last name of a group: encoder -> model/encoder."""
+def explain_unknown_key(key: str, value: Any, groups: Groups) -> tuple[bool, str] | None:
+    """(whether this is surely what was meant, remedy) for a key that is (nearly) the last name of a group.
+
+    `encoder=clip_b16` can only mean `model/encoder=clip_b16`; `encodr=x` probably means that group.
+    """
     ends = {name.rsplit("/", 1)[-1]: name for name in top_groups(groups)}
     near = closest(key, ends)
     if near is None:
-        return ""
+        return None
     group = ends[near]
-    return f"did you mean {group}=NAME? Options: {', '.join(top_groups(groups)[group])}"
+    options = groups[group]
+    option = closest(value, options) if isinstance(value, str) else None
+    meant = f"{group}={option or 'NAME'}"
+    return option is not None or key == near, f"did you mean {meant}? Options: {', '.join(options)}"
 
 
 def _check_option(group: str, option: str, options: dict[str, Path]) -> Fault | None:

@@ -8,12 +8,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlmtrain.config.choices import Groups, check_choice, top_groups
-from vlmtrain.config.faults import ConfigError, Fault
-from vlmtrain.config.location import ROOT_CONFIG, find_groups, find_line, search_folders
+from vlmtrain.config.faults import ConfigError, Fault, offer
+from vlmtrain.config.location import ROOT_CONFIG, find_groups, find_line, find_package, search_folders
 from vlmtrain.config.schema import DistributedConfig, LauncherConfig, OptimizerConfig, TrainerConfig, make_defaults
 from vlmtrain.config.secrets import is_secret
 
@@ -29,11 +29,11 @@ class Composed:
     groups: Groups
     typed: list[str]  # the keys of the command line
     faults: list[Fault] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)  # chosen files, root first
+    files: dict[Path, str] = field(default_factory=dict)  # chosen file -> where its keys go; root first
 
     def place(self, path: str) -> str:
         """'file:line' that sets `path`; '' when it was typed."""
-        return "" if path in self.typed else find_line(self.files, path)
+        return "" if path in (*self.typed, "stages") else find_line(self.files, path)
 
 
 def compose(overrides: list[str], config_dirs: list[str] | None = None) -> Composed:
@@ -48,12 +48,11 @@ def compose(overrides: list[str], config_dirs: list[str] | None = None) -> Compo
     if folders[1:]:
         arguments.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders[1:])}]")
     tree, files = _compose_with_hydra(folders[0], arguments, groups)
-    with open_dict(tree):
-        tree.scale = scale
-        tree.experiment = None if name == "null" else name
-        typed = [value.split("=", 1)[0] for value in values]
-        _complete(tree, typed)
-    faults += _drop_unselected_stages(tree)
+    tree.scale = scale
+    tree.experiment = None if name == "null" else name
+    typed = [value.split("=", 1)[0] for value in values]
+    _complete(tree, typed)
+    faults += _drop_unselected_stages(tree, typed)
     config, unresolved = resolve(tree)
     return Composed(config, groups, typed, faults + unresolved, files)
 
@@ -109,20 +108,20 @@ def _scale_file(name: str, scale: str, groups: Groups) -> str:
     return f"{name}/{scale}" if scale in groups.get(f"scale/{name}", {}) else scale
 
 
-def _compose_with_hydra(folder: Path, arguments: list[str], groups: Groups) -> tuple[DictConfig, list[Path]]:
+def _compose_with_hydra(folder: Path, arguments: list[str], groups: Groups) -> tuple[DictConfig, dict[Path, str]]:
     try:
         with initialize_config_dir(str(folder), version_base="1.3", job_name="vlmtrain"):
             tree = hydra_compose(ROOT_CONFIG, arguments, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([Fault("", " ".join(str(error).split()))]) from error
     chosen = OmegaConf.to_container(tree.hydra.runtime.choices)
-    files = [folder / f"{ROOT_CONFIG}.yaml"]
+    files = {folder / f"{ROOT_CONFIG}.yaml": ""}
     for group, option in chosen.items():  # type: ignore[union-attr]
         *inner, stem = str(option).split("/")
         file = groups.get("/".join([str(group), *inner]), {}).get(stem)
-        files += [file] if file else []
-    with open_dict(tree):
-        del tree["hydra"]
+        files.update({file: find_package(file, str(group))} if file else {})
+    OmegaConf.set_struct(tree, False)  # config.check knows better what may stand where
+    del tree["hydra"]
     return tree, files
 
 
@@ -147,7 +146,7 @@ def _complete(tree: DictConfig, typed: list[str]) -> None:
         stage.setdefault("evaluation", {})
 
 
-def _drop_unselected_stages(tree: DictConfig) -> list[Fault]:
+def _drop_unselected_stages(tree: DictConfig, typed: list[str]) -> list[Fault]:
     """Leaves the stages that run.  The others need not even make sense with the chosen parts."""
     wanted = OmegaConf.select(tree, "run_stages")
     known = list(tree.stages)
@@ -156,11 +155,17 @@ def _drop_unselected_stages(tree: DictConfig) -> list[Fault]:
     names = [str(name) for name in wanted] if OmegaConf.is_list(wanted) else [str(wanted)]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        return [Fault("stages", f"there is no stage {', '.join(unknown)!r}", f"stages: {', '.join(known)}")]
-    for name in known:
-        if name not in names:
-            del tree.stages[name]
-    return []
+        return [
+            Fault("stages", f"there is no stage {', '.join(unknown)!r}", offer("".join(unknown[:1]), known, "Stages"))
+        ]
+    for name in [name for name in known if name not in names]:
+        del tree.stages[name]
+    idle = [
+        key
+        for key in typed
+        if key.startswith("stages.") and key.split(".")[1] in known and key.split(".")[1] not in names
+    ]
+    return [Fault(key, f"stage {key.split('.')[1]} does not run", f"stages={wanted} leaves it out") for key in idle]
 
 
 def _leaves(node: Any, path: str) -> list[tuple[str, Any]]:

@@ -46,11 +46,22 @@ def describe(file: Path) -> str:
     return ""
 
 
-def find_line(files: list[Path], path: str) -> str:
-    """'file:line' of the last of `files` whose keys, read by indentation, spell the end of `path`; '' if none does."""
-    keys = path.split(".")
+def find_package(file: Path, group: str) -> str:
+    """Dotted place in the configuration where the keys of `file` go: its group, unless its first line says otherwise."""
+    first, _, _ = file.read_text(encoding="utf-8").partition("\n")
+    if not first.startswith("# @package"):
+        return group.replace("/", ".")
+    package = first.removeprefix("# @package").strip()
+    return "" if package == "_global_" else package
+
+
+def find_line(files: dict[Path, str], path: str) -> str:
+    """'file:line' of the last of `files` (file -> its package) that sets `path`; '' if none does.
+
+    Reads keys by indentation: good enough to point at a line, and no YAML parser tells lines.
+    """
     found = ""
-    for file in files:
+    for file, package in files.items():
         stack: list[tuple[int, str]] = []
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             key, colon, _ = line.strip().partition(":")
@@ -58,7 +69,6 @@ def find_line(files: list[Path], path: str) -> str:
                 continue
             indent = len(line) - len(line.lstrip())
             stack = [*[entry for entry in stack if entry[0] < indent], (indent, key.strip("'\""))]
-            spelled = [name for _, name in stack]
-            if spelled == keys[-len(spelled) :] and spelled[-1] == keys[-1]:
+            if ".".join(filter(None, [package, *(name for _, name in stack)])) == path:
                 found = f"{file.name}:{number}"
     return found

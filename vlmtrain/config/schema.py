@@ -32,7 +32,9 @@ def option(
 
 @dataclass
 class TrainerConfig:
-    max_steps: int = option(1000, "optimizer steps", low=1, also=("steps", "num_steps", "iterations", "max_iters"))
+    max_steps: int = option(
+        1000, "optimizer steps", low=1, also=("steps", "num_steps", "iterations", "max_iters", "epochs")
+    )
     batch_size: int = option(
         32, "samples per optimizer step, over all processes", low=1, also=("batch", "bs", "global_batch_size")
     )
@@ -88,7 +90,7 @@ class StageConfig:
     model: dict[str, Any] = option(REQUIRED, "what is trained: a _target_ node")
     objective: dict[str, Any] = option(REQUIRED, "what it should get better at: a _target_ node")
     form: dict[str, Any] = option(REQUIRED, "how a record becomes text and images: a _target_ node")
-    transform: dict[str, Any] = option(dict, "how images are cut, flipped and resized: a partial _target_ node")
+    transform: dict[str, Any] = option(dict, "ImageTransform's arguments in training: crop_scale, flip, resize")
     trainable: dict[str, float | None] = option(REQUIRED, "part -> multiple of optimizer.lr; null freezes")
     trainer: TrainerConfig = option(TrainerConfig, "this stage's own values")
     optimizer: OptimizerConfig = option(OptimizerConfig, "this stage's own values")

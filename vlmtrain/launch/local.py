@@ -9,7 +9,8 @@ from typing import Any
 from vlmtrain.config.stored import CONFIG_FILE, find_differences, read_config
 from vlmtrain.launch.processes import run_processes
 from vlmtrain.launch.rank import run_rank
-from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, only_one, open_folder
+from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, open_folder
+from vlmtrain.training.run_lock import RunLock
 
 PATIENCE_SECONDS = 120.0
 
@@ -20,19 +21,17 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
         return _join(config, start_fresh, with_traceback)
     choice = choose_folder(config, start_fresh)
     if start_fresh and config["run_dir"] is not None:
-        with only_one(choice.folder):
-            aside = move_aside(choice.folder)
-        _say(f"the old run is now {aside}")
+        _move_aside(choice.folder)
     _say(choice.note)
     if is_finished(choice.folder):
         _say(f"nothing left to do; its result is in {choice.folder / 'summary.json'}; --fresh starts over")
         return 0
-    with only_one(choice.folder) as lock:
+    with RunLock(choice.folder):
         open_folder(choice, config)
         processes = config["distributed"]["num_processes"]
         if processes == 1:
             return run_rank(choice.folder, with_traceback)
-        return run_processes(processes, choice.folder, lock, with_traceback)
+        return run_processes(processes, choice.folder, with_traceback)
 
 
 def world_size() -> int:
@@ -48,12 +47,19 @@ def _join(config: dict[str, Any], start_fresh: bool, with_traceback: bool) -> in
         raise ValueError("--fresh does not go together with torchrun: name a new run_dir=FOLDER instead")
     if os.environ["RANK"] == "0":
         choice = choose_folder(config, start_fresh)
-        with only_one(choice.folder):
+        with RunLock(choice.folder):
             open_folder(choice, config)
             return run_rank(choice.folder, with_traceback)
     folder = Path(config["run_dir"]).expanduser()
     _wait_for(folder, config)
     return run_rank(folder, with_traceback)
+
+
+def _move_aside(folder: Path) -> None:
+    if folder.exists():
+        with RunLock(folder):
+            aside = move_aside(folder)
+        _say(f"the old run is now in {aside}")
 
 
 def _wait_for(folder: Path, config: dict[str, Any]) -> None:

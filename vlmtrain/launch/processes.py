@@ -13,17 +13,15 @@ from types import FrameType
 
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
 
+RANK_MODULE = "vlmtrain.launch.rank"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 GRACE_SECONDS = 20.0  # what the others get to end by themselves after one has failed
 
 
-def run_processes(num_processes: int, folder: Path, lock: int, with_traceback: bool = False) -> int:
-    """Starts the ranks, passes signals on, waits, and gives the exit code of the first that failed, else 0.
-
-    `lock` is shared with the ranks: the run folder stays taken as long as one of them lives.
-    """
+def run_processes(num_processes: int, folder: Path, with_traceback: bool = False) -> int:
+    """Starts the ranks, passes signals on, waits, and gives the exit code of the first that failed, else 0."""
     lifeline, keep_open = os.pipe()
-    command = [sys.executable, "-m", "vlmtrain.launch.rank", str(folder), *(["--debug"] if with_traceback else [])]
+    command = [sys.executable, "-m", RANK_MODULE, str(folder), *(["--debug"] if with_traceback else [])]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -37,7 +35,7 @@ def run_processes(num_processes: int, folder: Path, lock: int, with_traceback: b
         subprocess.Popen(
             command,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            pass_fds=(lifeline, lock),
+            pass_fds=(lifeline,),
             start_new_session=True,  # Ctrl-C reaches the ranks once, through us
         )
         for rank in range(num_processes)

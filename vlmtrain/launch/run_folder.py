@@ -1,10 +1,8 @@
-"""One run, one folder: which one, whether it is new, and that only one command works in it."""
+"""One run, one folder: which one, and whether it is new."""
 
-import fcntl
+import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ from typing import Any
 from vlmtrain.config.stored import CONFIG_FILE, find_differences, hash_config, read_config, write_config
 
 RUNS = Path("runs")
-FINISHED_FILE = "summary.json"  # the last thing that a run writes
-LOCK_FILE = "lock"
+FINISHED_FILE, DONE = "summary.json", "done"
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ def choose_folder(config: dict[str, Any], start_fresh: bool) -> Choice:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` has come to its end."""
-    return (folder / FINISHED_FILE).is_file()
+    file = folder / FINISHED_FILE
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("state", DONE) == DONE
 
 
 def open_folder(choice: Choice, config: dict[str, Any]) -> None:
@@ -60,35 +58,11 @@ def open_folder(choice: Choice, config: dict[str, Any]) -> None:
     os.replace(staged, RUNS / "latest")
 
 
-def move_aside(folder: Path) -> Path | None:
+def move_aside(folder: Path) -> Path:
     """Makes room for a fresh start without deleting anything; gives the new place of what was there."""
-    if not folder.exists():
-        return None
     aside = folder.with_name(f"{folder.name}.before-{time.strftime('%Y-%m-%d_%H-%M-%S')}")
     folder.rename(aside)
     return aside
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[int]:
-    """Keeps other commands out of `folder`; gives the lock's file descriptor, which child processes may share.
-
-    The system drops the lock when the last holder dies, however it dies.  ValueError if another one holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ValueError(
-                f"{folder} is in use by another vlmtrain (process {holder}): wait, or type run_dir=ANOTHER_FOLDER"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield file.fileno()
 
 
 def _chosen_by_user(folder: Path, config: dict[str, Any], start_fresh: bool) -> Choice:
@@ -97,7 +71,7 @@ def _chosen_by_user(folder: Path, config: dict[str, Any], start_fresh: bool) -> 
     if not folder.is_dir():
         raise ValueError(f"run_dir={folder} is a file: name a folder")
     if not (folder / CONFIG_FILE).is_file():
-        others = [entry.name for entry in folder.iterdir() if entry.name not in (LOCK_FILE, "logs")]
+        others = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
         if others:
             raise ValueError(f"run_dir={folder} holds {others[0]} but no run: name a new or empty folder")
         return Choice(folder, f"new run in {folder}")

@@ -1,6 +1,7 @@
 """Stage 1 of BLIP-2: a Q-Former learns to read images from image-text pairs (Li et al. 2023, section 3.1)."""
 
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,30 @@ from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import initialize_like_bert
+from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.qformer import ImageMemory, QFormer, QueryPass
 from vlmtrain.nn.qformer_initialization import initialize_from_bert
-from vlmtrain.nn.qformer_text import QFormerText, read_alone, read_causally, read_together
+from vlmtrain.nn.qformer_text import QFormerText, TextHead
+from vlmtrain.nn.qformer_views import read_alone, read_causally, read_together
 
 DECODER_START = "[DEC]"  # takes the place of [CLS] where text is written, so that the Q-Former knows which it is
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 0.5
+
+
+class _Kept(dict[tuple[str, bool], Any]):
+    """A dict that can be pointed at weakly."""
+
+
+def forgetting(kept: _Kept) -> Callable[[Tensor], None]:
+    """A gradient hook that empties `kept`; weakly, since the graph that holds the hook is held by `kept`."""
+    pointer = weakref.ref(kept)
+
+    def forget(_: Tensor) -> None:
+        alive = pointer()
+        if alive is not None:
+            alive.clear()
+
+    return forget
 
 
 @dataclass(frozen=True)
@@ -28,35 +47,21 @@ class QFormerFeatures(VisualFeatures):
     """Patches of one image per sample, and room for what the Q-Former makes of them: each at most once per batch."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_kept", {})  # no field: a copy on another device starts empty
+        object.__setattr__(self, "_kept", _Kept())  # no field: a copy, on another device or not, starts empty
 
     def once(self, name: str, compute: Callable[[], Any], tensor_of: Callable[[Any], Tensor]) -> Any:
         """`compute()`, remembered until a backward pass has used it up.
 
         What was computed without gradient (the survey of a step) never stands in where gradient is wanted.
         """
-        kept: dict = self.__dict__["_kept"]
+        kept: _Kept = self.__dict__["_kept"]
         key = (name, torch.is_grad_enabled())
         if key not in kept:
             kept[key] = compute()
             tensor = tensor_of(kept[key])
             if tensor.requires_grad:
-                tensor.register_hook(lambda _: kept.clear())
+                tensor.register_hook(forgetting(kept))
         return kept[key]
-
-
-class TextHead(nn.Module):
-    """BERT's masked-word head: dense, GELU, LayerNorm, then the word embeddings themselves as decoder, and a bias."""
-
-    def __init__(self, width: int, vocab_size: int, layer_norm_eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-
-    def forward(self, states: Tensor, words: Tensor) -> Tensor:
-        """states [s, D], word embeddings [vocabulary, D] -> logits [s, vocabulary]"""
-        return F.linear(self.norm(F.gelu(self.dense(states))), words, self.bias)
 
 
 class QFormerPretraining(nn.Module):
@@ -72,6 +77,7 @@ class QFormerPretraining(nn.Module):
         temperature: of the contrastive similarities at the start; learned, kept within 0.001 to 0.5.
         bert: folder to start text side and self-attention from.
         max_tokens: longest text, special tokens included.
+        vocab_size: of the tokenizer, [DEC] included; held against it, and lets `vlmtrain plan` count without it.
     """
 
     def __init__(
@@ -83,28 +89,33 @@ class QFormerPretraining(nn.Module):
         temperature: float = 0.07,
         bert: str | None = None,
         max_tokens: int = 32,
+        vocab_size: int | None = None,
     ) -> None:
         super().__init__()
         if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
             raise ValueError(
                 f"temperature {temperature} lies outside {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}; 0.07 is usual"
             )
-        self.tokenizer = load_tokenizer(tokenizer)
+        is_counted_only = builds_without_weights() and vocab_size is not None
+        self.tokenizer = None if is_counted_only else load_tokenizer(tokenizer)
+        num_words = vocab_size if self.tokenizer is None else len(self.tokenizer)
+        if vocab_size not in (None, num_words):
+            raise ValueError(f"vocab_size is {vocab_size}, but tokenizer {tokenizer} with [DEC] has {num_words} words")
         self.max_tokens = max_tokens
-        self.decoder_start = self.tokenizer.convert_tokens_to_ids(DECODER_START)
+        self.decoder_start = None if is_counted_only else self.tokenizer.convert_tokens_to_ids(DECODER_START)
         self.encoder = encoder
         self.qformer = qformer(memory_width=encoder.width)
-        self.text = text_for(self.qformer, len(self.tokenizer))
+        self.text = text_for(self.qformer, num_words)
         width, eps = self.qformer.width, self.qformer.layer_norm_eps
         self.visual_projection = nn.Linear(width, embedding_width)
         self.text_projection = nn.Linear(width, embedding_width)
         self.match_head = nn.Linear(width, 2)  # no match, match
-        self.text_head = TextHead(width, len(self.tokenizer), eps)
+        self.text_head = TextHead(width, num_words, eps)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        for head in (self.visual_projection, self.text_projection, self.match_head, self.text_head):
+        for head in (self.visual_projection, self.text_projection, self.match_head):
             head.apply(initialize_like_bert)
-        if bert is not None:
-            initialize_from_bert(self.qformer, self.text, bert)
+        if bert is not None and not builds_without_weights():
+            initialize_from_bert(self.qformer, self.text, bert, self.text_head)
 
     def layout(self) -> Layout:
         """Plain pairs: [CLS] text [SEP], nothing left for the image."""
