@@ -143,6 +143,7 @@ class Stage:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=settings["num_workers"],
+            together=self.run.data.together,
         )
         return StepLoader(self.run.data.train, self.form, self._transform(is_training=True), self.collator, plan)
 

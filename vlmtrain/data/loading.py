@@ -5,16 +5,11 @@ whatever the number of ranks, micro-batches and workers; starting at any step is
 """
 
 import logging
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from vlmtrain.batch import Batch
 from vlmtrain.data.collate import Collator, Prepared, num_items
@@ -25,6 +20,7 @@ from vlmtrain.data.order import reserve, sample_positions
 from vlmtrain.data.quarantine import MAX_IN_A_ROW
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
+from vlmtrain.data.workers import Place, WorkerPool
 from vlmtrain.layout import Part
 
 logger = logging.getLogger(__name__)
@@ -33,7 +29,6 @@ Transform = Callable[[bytes, int | None], Tensor]  # encoded image, key -> [3, H
 
 _READS = 4
 _FIRST_PAUSE = 0.05  # seconds before the second read; doubles
-_PREFETCHED_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,7 @@ class LoadingPlan:
     rank: int = 0
     world_size: int = 1
     num_workers: int = 0
+    together: int = 1  # samples that must come in the same batch (see sample_positions)
     start_method: str = "forkserver"  # of workers; "fork" is quicker to start and unsafe beside threads
 
     def __post_init__(self) -> None:
@@ -66,30 +62,22 @@ class LoadingPlan:
         return self.batch_size // (self.accumulate * self.world_size)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An error of a worker on its way to the main process, without the traceback that nobody asked for."""
-
-    kind: type[Exception]
-    message: str
-
-
-class MicroBatches(Dataset[Batch]):
-    """(step, number in accumulation) -> the micro-batch of this rank."""
+class MicroBatches:
+    """The micro-batches of this rank, by (step, number within the step)."""
 
     def __init__(self, source: Source, form: Form, transform: Transform, collator: Collator, plan: LoadingPlan) -> None:
-        sample_positions(0, plan.batch_size, len(source), plan.seed)  # a batch larger than the data fails now
+        sample_positions(0, plan.batch_size, len(source), plan.seed, plan.together)  # a batch larger than the data fails now
         self.source = source
         self.form = form
         self.transform = transform
         self.collator = collator
         self.plan = plan
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
+    def read(self, place: Place) -> Batch:
         step, number = place
         plan, size = self.plan, self.plan.micro_batch_size
         first = (number * plan.world_size + plan.rank) * size
-        positions = sample_positions(step, plan.batch_size, len(self.source), plan.seed)[first : first + size]
+        positions = sample_positions(step, plan.batch_size, len(self.source), plan.seed, plan.together)[first : first + size]
         quarantined: list[dict[str, str]] = []
         samples = [
             self._sample(step * plan.batch_size + first + slot, epoch, index, quarantined)
@@ -115,19 +103,6 @@ class MicroBatches(Dataset[Batch]):
         )
 
 
-class _QuietMicroBatches(Dataset[Batch | _Failure]):
-    """MicroBatches as workers run it: expected errors travel as values."""
-
-    def __init__(self, micro_batches: MicroBatches) -> None:
-        self.micro_batches = micro_batches
-
-    def __getitem__(self, place: tuple[int, int]) -> Batch | _Failure:
-        try:
-            return self.micro_batches[place]
-        except (ValueError, OSError) as error:
-            return _Failure(OSError if isinstance(error, OSError) else ValueError, str(error))
-
-
 class StepLoader:
     """For every step, the list of this rank's `accumulate` micro-batches."""
 
@@ -137,34 +112,11 @@ class StepLoader:
 
     def steps(self, start: int = 0) -> Iterator[list[Batch]]:
         """Steps `start` to max_steps - 1.  Any start gives the same steps as a run from the first."""
-        places = [
-            (step, number) for step in range(start, self.plan.max_steps) for number in range(self.plan.accumulate)
-        ]
-        batches = iter(self._batches(places))
-        for _ in range(start, self.plan.max_steps):
-            yield [next(batches) for _ in range(self.plan.accumulate)]
-
-    def _batches(self, places: list[tuple[int, int]]) -> Iterator[Batch]:
-        if self.plan.num_workers == 0:
-            yield from (self.micro_batches[place] for place in places)
-            return
-        context = multiprocessing.get_context(self.plan.start_method)
-        if self.plan.start_method == "forkserver":
-            context.set_forkserver_preload([__name__])
-        loader: DataLoader[Batch | _Failure] = DataLoader(
-            _QuietMicroBatches(self.micro_batches),
-            batch_size=None,
-            sampler=places,
-            num_workers=self.plan.num_workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_become_worker,
-            prefetch_factor=_PREFETCHED_PER_WORKER,
-            multiprocessing_context=context,
-        )
-        for batch in loader:
-            if isinstance(batch, _Failure):
-                raise batch.kind(batch.message)
-            yield batch
+        count, accumulate = max(0, self.plan.max_steps - start), self.plan.accumulate
+        pool = WorkerPool(self.micro_batches.read, self.plan.num_workers, self.plan.start_method)
+        batches = pool.items(count * accumulate, lambda number: (start + number // accumulate, number % accumulate))
+        for _ in range(count):
+            yield [next(batches) for _ in range(accumulate)]
 
 
 class EvaluationBatches:
@@ -226,14 +178,3 @@ def prepare(record: Record, parts: list[Part], transform: Transform, key: int | 
     except UndecodableImage as error:
         raise BrokenSample(record.key, str(error)) from None
     return Prepared(record.key, parts, [pixels[None]] * count)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _become_worker(worker: int) -> None:
-    """Signals are for the main process, which tells workers when to stop; one thread each, as there are many."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)

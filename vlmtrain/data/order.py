@@ -25,8 +25,21 @@ def permuted(offsets: NDArray[np.int64], num_samples: int, seed: int, epoch: int
     return values.astype(np.int64)
 
 
-def sample_positions(step: int, batch_size: int, num_samples: int, seed: int) -> list[tuple[int, int]]:
-    """(epoch, index) of the `batch_size` samples of the global batch of `step`, in order."""
+def sample_positions(
+    step: int, batch_size: int, num_samples: int, seed: int, together: int = 1
+) -> list[tuple[int, int]]:
+    """(epoch, index) of the `batch_size` samples of the global batch of `step`, in order.
+
+    Every `together` samples that follow each other in the data come into the same batch, side by side.
+    """
+    if together > 1:
+        if batch_size % together or num_samples % together:
+            raise ValueError(
+                f"samples come in groups of {together}: batch size {batch_size} and number of samples {num_samples} "
+                f"must be multiples of it"
+            )
+        groups = sample_positions(step, batch_size // together, num_samples // together, seed)
+        return [(epoch, group * together + member) for epoch, group in groups for member in range(together)]
     if not 0 < batch_size <= num_samples:
         raise ValueError(
             f"the global batch has {batch_size} samples and the data has {num_samples}: a batch must be at least 1 and "

@@ -21,6 +21,8 @@ class Pairs:
     makes the choice stable: samples that are added later move none from one part to the other.
     """
 
+    together = 1
+
     def __init__(
         self, path: str, held_out: float = 0.05, format: Format = "auto", on_broken_shard: OnBrokenShard = "stop"
     ) -> None:

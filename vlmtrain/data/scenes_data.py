@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from vlmtrain.data.scenes.text import document
+from vlmtrain.data.scenes.text import retold
 from vlmtrain.data.scenes.write import prepare
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.documents import MadeDocuments
@@ -15,7 +15,9 @@ from vlmtrain.data.sources.webdataset import WebDataset
 class Scenes:
     """Rendered scenes with captions, questions and the truth about them.
 
-    `test` follows the rules of training; `compositional` has colour-shape pairs and relations that are new.
+    `test` follows the rules of training; `compositional` has colour-shape pairs and relations that are new.  With
+    `twins` every training scene is followed by one that differs in a single fact, and both come in the same batch:
+    what a contrastive model must look closely to tell apart.
     """
 
     def __init__(
@@ -27,22 +29,27 @@ class Scenes:
         num_test: int = 400,
         num_compositional: int = 400,
         num_processes: int = 2,
+        twins: bool = False,
     ) -> None:
-        counts = {"train": num_train, "test": num_test, "compositional": num_compositional}
+        training = "twins" if twins else "train"
+        self.together = 2 if twins else 1
+        counts = {training: num_train, "test": num_test, "compositional": num_compositional}
         present = {split: count for split, count in counts.items() if count > 0}
         place = prepare(Path(folder).expanduser(), format, seed, present, num_processes)
-        self.train: Source = _open(place, format, "train")
+        self.train: Source = _open(place, format, training)
         self.evaluation: dict[str, Source] = {
-            split: _open(place, format, split) for split in present if split != "train"
+            split: _open(place, format, split) for split in present if split != training
         }
 
 
 class SceneTexts:
     """Documents about scenes that are never drawn, made as they are asked for: nothing is written to disk."""
 
+    together = 1
+
     def __init__(self, seed: int = 0, num_train: int = 100_000, num_held_out: int = 500) -> None:
-        self.train: Source = MadeDocuments(document, seed, num_train)
-        self.evaluation: dict[str, Source] = {"held_out": MadeDocuments(document, seed, num_held_out, first=num_train)}
+        self.train: Source = MadeDocuments(retold, seed, num_train)
+        self.evaluation: dict[str, Source] = {"held_out": MadeDocuments(retold, seed, num_held_out, first=num_train)}
 
 
 def _open(folder: Path, format: str, split: str) -> Source:

@@ -1,15 +1,15 @@
 """Encoded image -> square uint8 tensor.  Independent of torchvision; the resize is torch's own, on bytes."""
 
+import importlib.util
 import math
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from vlmtrain.data.decode import decode_image
+from vlmtrain.data.decode import Decoder, Pixels, decode_image
 from vlmtrain.data.keys import fraction_of
 
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
@@ -34,9 +34,12 @@ class ImageTransform:
         flip: bool = False,
         resize: Literal["squash", "crop", "pad"] = "squash",
         max_pixels: int = 64_000_000,
+        decoder: Decoder = "pillow",
     ) -> None:
         if resize not in ("squash", "crop", "pad"):
             raise ValueError(f"resize={resize!r} is unknown: use squash, crop or pad")
+        if decoder == "simplejpeg" and importlib.util.find_spec("simplejpeg") is None:
+            raise ValueError("decoder=simplejpeg needs a package that is not installed: pip install 'vlmtrain[fast]'")
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(f"crop_scale={crop_scale} must be two shares of the area, 0 < low <= high <= 1")
         if image_size < 1 or max_pixels < 1:
@@ -46,29 +49,33 @@ class ImageTransform:
         self.flip = flip
         self.resize = resize
         self.max_pixels = max_pixels
+        self.decoder: Decoder = decoder
 
     def __call__(self, data: bytes, key: int | None = None) -> Tensor:
         """[3, image_size, image_size] uint8.  `key` draws the augmentation; None, for evaluation, leaves it out."""
-        image = decode_image(data, self.max_pixels, self.image_size)
+        image = decode_image(data, self.max_pixels, self.image_size, self.decoder)
+        height, width, _ = image.shape
         if key is not None and self.crop_scale is not None:
-            box = _random_box(image.width, image.height, self.crop_scale, key)
+            pixels = self._square(_cut(image, _random_box(width, height, self.crop_scale, key)))
+        elif self.resize == "crop":
+            pixels = self._square(_cut(image, _middle_square(width, height)))
+        elif self.resize == "pad":
+            pixels = _fit_and_pad(_cut(image, (0, 0, width, height)), self.image_size)
         else:
-            box = _middle_square(image.width, image.height) if self.resize == "crop" else (0, 0, *image.size)
-        pixels = _pixels(image, box)
-        if self.resize == "pad" and not (key is not None and self.crop_scale is not None):
-            pixels = _fit_and_pad(pixels, self.image_size)
-        else:
-            pixels = _resized(pixels, self.image_size, self.image_size)
+            pixels = self._square(_cut(image, (0, 0, width, height)))
         if self.flip and key is not None and fraction_of("flip", key) < 0.5:
             pixels = pixels.flip(-1)
         return pixels
 
+    def _square(self, pixels: Tensor) -> Tensor:
+        return _resized(pixels, self.image_size, self.image_size)
 
-def _pixels(image: Image.Image, box: Box) -> Tensor:
-    """[3, h, w] uint8 of the box, as a view of [h, w, 3]."""
+
+def _cut(image: Pixels, box: Box) -> Tensor:
+    """[3, h, w] uint8 of the box, in memory still [h, w, 3]."""
     left, top, width, height = box
-    region = np.asarray(image)[top : top + height, left : left + width]
-    return torch.from_numpy(np.array(region)).permute(2, 0, 1)
+    region = np.ascontiguousarray(image[top : top + height, left : left + width])
+    return torch.from_numpy(region).permute(2, 0, 1)
 
 
 def _resized(pixels: Tensor, height: int, width: int) -> Tensor:

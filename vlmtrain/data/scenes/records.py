@@ -9,10 +9,11 @@ from PIL import Image
 from vlmtrain.data.scenes.grammar import caption
 from vlmtrain.data.scenes.questions import Question, questions
 from vlmtrain.data.scenes.render import render
-from vlmtrain.data.scenes.world import Scene, make_scene
+from vlmtrain.data.scenes.world import Scene, make_scene, make_twin
 
 CAPTIONS_PER_IMAGE = 5
 JPEG_QUALITY = 92
+TWINS = "twins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Record:
 
 def make_record(seed: int, split: str, index: int, image_size: int) -> Record:
     """The example of this seed, split and index; the captions are paraphrases of one another."""
-    scene = make_scene(seed, split, index)
+    scene = _scene(seed, split, index)
     return Record(
         key=f"{index:08d}",
         jpeg=encode_jpeg(scene, image_size),
@@ -44,6 +45,14 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> Record:
         questions=tuple(questions(scene, index)),
         scene=scene,
     )
+
+
+def _scene(seed: int, split: str, index: int) -> Scene:
+    """Of the split "twins" every second scene is the near-identical twin of the one before, a training scene."""
+    if split != TWINS:
+        return make_scene(seed, split, index)
+    scene = make_scene(seed, "train", index // 2)
+    return make_twin(scene, seed) if index % 2 else scene
 
 
 def encode_jpeg(scene: Scene, image_size: int) -> bytes:

@@ -9,6 +9,7 @@ from vlmtrain.data.scenes.words import RELATION_PHRASES
 from vlmtrain.data.scenes.world import make_scene
 
 _FEWEST_LINES, _MOST_LINES = 2, 5
+SEPARATOR = "</s>"  # what OPT puts before every text
 _ATTRIBUTES = ("colour", "shape", "size", "texture")
 
 
@@ -30,6 +31,20 @@ def document(seed: int, index: int) -> str:
         else:
             lines.append(_fact(scene, draws))
     return "\n".join(lines[place] for place in draws.order(len(lines)))
+
+
+def retold(seed: int, index: int) -> str:
+    """A document as a stream of texts has it: told in one go, or broken off by SEPARATOR and taken up again.
+
+    A language model that reads it learns to look back beyond the mark that begins a text, which is where a soft visual
+    prompt stands.
+    """
+    lines = document(seed, index).split("\n")
+    draws = Draws("retold", seed, index)
+    if draws.chance(0.3):
+        return "\n".join(lines)
+    before = 1 + draws.below(len(lines) - 1)
+    return "\n".join(lines[:before]) + SEPARATOR + "\n".join(lines[before:])
 
 
 def _fact(scene: Scene, draws: Draws) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmtrain.data.scenes.formats import WRITERS, Run, Written, join_jsonl
+from vlmtrain.data.scenes.records import TWINS
 from vlmtrain.data.scenes.world import SPLITS
 
 MANIFEST = "dataset.json"
@@ -118,8 +119,8 @@ def _check_request(format: str, counts: Mapping[str, int], num_processes: int, l
     if not counts:
         raise ValueError("no splits were asked for: give a count for at least one")
     for split, count in counts.items():
-        if split not in SPLITS:
-            raise ValueError(f"there is no split {split!r}: use one of {', '.join(SPLITS)}")
+        if split not in (*SPLITS, TWINS):
+            raise ValueError(f"there is no split {split!r}: use one of {', '.join((*SPLITS, TWINS))}")
         if count < 1:
             raise ValueError(f"split {split!r} would hold {count} examples: ask for 1 or more, or leave it out")
     if num_processes < 1 or layout.images_per_file < 1:

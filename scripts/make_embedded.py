@@ -1,0 +1,138 @@
+"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit_scenes,bert_scenes,opt_scenes}, from vlmtrain's own recipes.
+
+    python scripts/make_embedded.py tokenizers      # first: words and byte pairs of the scenes' text
+    python scripts/make_embedded.py vit             # experiment pretrain_vit: image encoder and text tower
+    python scripts/make_embedded.py opt             # experiment pretrain_opt: language model
+
+Running it again goes on where it was interrupted.  `vit` and `opt` take further overrides of the configuration.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, OPTConfig, PreTrainedTokenizerFast
+
+from vlmtrain.config.build import build
+from vlmtrain.config.stored import read_config
+from vlmtrain.data.scenes.grammar import vocabulary
+from vlmtrain.data.scenes.text import document
+from vlmtrain.encoders.vit_files import save_pretrained
+from vlmtrain.training.checkpoint import load_part, newest_valid
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
+NUM_DOCUMENTS = 5000
+BYTE_PAIRS = 320
+SEED = 1
+
+
+def make_tokenizers() -> None:
+    """A word tokenizer for BERT and the Q-Former, a byte-pair one for OPT; each into its folder with a bare config."""
+    documents = [document(SEED, index) for index in range(NUM_DOCUMENTS)]
+    _save(_word_tokenizer(documents), "bert_scenes", BertConfig())
+    _save(_byte_pair_tokenizer(documents), "opt_scenes", OPTConfig())
+
+
+def make_vit(overrides: list[str]) -> None:
+    """Train, then write the image tower as ViT and the text tower as BERT."""
+    run = _train("pretrain_vit", overrides)
+    model = _trained_model(run, "contrastive", ["encoder", "text_encoder"])
+    save_pretrained(model.encoder, EMBEDDED / "vit_scenes")
+    model.text_encoder.save_pretrained(EMBEDDED / "bert_scenes")
+    figures = json.loads((run / "summary.json").read_text())
+    for name in ("vit_scenes", "bert_scenes"):
+        _describe(name, figures)
+
+
+def make_opt(overrides: list[str]) -> None:
+    """Train, then write the language model as OPT."""
+    run = _train("pretrain_opt", overrides)
+    model = _trained_model(run, "text", ["language_model"])
+    model.language_model.model.save_pretrained(EMBEDDED / "opt_scenes")
+    _describe("opt_scenes", json.loads((run / "summary.json").read_text()))
+
+
+def _train(experiment: str, overrides: list[str]) -> Path:
+    run = Path("runs") / experiment / "embedded"
+    command = [sys.executable, "-m", "vlmtrain.main", f"experiment={experiment}", f"run_dir={run}", *overrides]
+    subprocess.run(command, check=True)
+    return run
+
+
+def _trained_model(run: Path, stage: str, parts: list[str]):  # noqa: ANN202
+    checkpoint = newest_valid(run / "checkpoints" / stage)
+    if checkpoint is None:
+        raise ValueError(f"{run} holds no checkpoint of stage {stage}: the training has not come to its end")
+    model = build(read_config(run)["stages"][stage]["model"])
+    for part in parts:
+        load_part(checkpoint, part, model.get_submodule(part))
+    return model
+
+
+def _word_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in documents for word, _ in splitter.pre_tokenize_str(text)} | set(vocabulary())
+    ids = {word: number for number, word in enumerate([*special, *sorted(words)])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", bos_token="[DEC]", **names)
+
+
+def _byte_pair_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
+    """Ids of the special tokens as in OPT: <pad> 1, </s> 2 (it begins and ends a text)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=BYTE_PAIRS, special_tokens=["<s>", "<pad>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="</s>", eos_token="</s>")
+
+
+def _save(tokenizer: PreTrainedTokenizerFast, name: str, config: BertConfig | OPTConfig) -> None:
+    folder = EMBEDDED / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    config.vocab_size = len(tokenizer)
+    config.save_pretrained(folder)
+    sys.stderr.write(f"{name}: {len(tokenizer)} tokens\n")
+
+
+def _describe(name: str, figures: dict) -> None:
+    """Weights in half precision, and their hash beside the figures of their training."""
+    file = EMBEDDED / name / "model.safetensors"
+    weights = {key: value.half() if value.is_floating_point() else value for key, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    origin = {
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "experiment": figures["experiment"],
+        "stages": figures["stages"],
+        "total_parameters": figures["total_parameters"],
+        "versions": figures["versions"],
+        "git_revision": figures["git_revision"],
+    }
+    (EMBEDDED / name / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def main() -> None:
+    verb, *overrides = sys.argv[1:] or ["help"]
+    if verb == "tokenizers":
+        make_tokenizers()
+    elif verb == "vit":
+        make_vit(overrides)
+    elif verb == "opt":
+        make_opt(overrides)
+    else:
+        sys.stderr.write(__doc__ or "")
+
+
+if __name__ == "__main__":
+    main()
