@@ -141,6 +141,13 @@ def test_links_and_named_paths_exist(document: Path) -> None:
     assert not missing, missing
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_tests_exist(document: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text())
+    missing = [(file, name) for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert not missing, missing
+
+
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_blocks_run(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "block.py"
