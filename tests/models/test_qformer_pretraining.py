@@ -1,7 +1,9 @@
 """BLIP-2 stage 1 against transformers' Blip2ForImageTextRetrieval, and what it computes only once."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from functools import partial
 
 import pytest
@@ -14,8 +16,9 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Text
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs, WritesText
-from vlmtrain.models.qformer_pretraining import DECODER_START, QFormerPretraining
+from vlmtrain.models.qformer_pretraining import DECODER_START, QFormerPretraining, text_for
 from vlmtrain.nn.qformer import QFormer
+from vlmtrain.nn.qformer_text import TextHead
 
 WIDTH, DEPTH, HEADS, QUERIES, INNER, SHARED, ENCODER = 32, 4, 4, 5, 48, 16, 24
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
@@ -254,6 +257,35 @@ def test_a_frozen_encoder_builds_no_graph_and_a_learning_one_does(ours):
     ours.encoder.requires_grad_(False)
 
 
+def test_bf16_autocast_over_bf16_frozen_patches_stays_close_and_finite(ours):
+    text = written(ours)
+    wanted = all_three(ours, ours.encode(visual_of()), text)
+    features = ours.encode(visual_of())
+    low = type(features)(features.patches.bfloat16(), features.tiles_per_item, features.items_per_sample)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = all_three(ours, low, text)
+    got.backward()
+    assert abs(got - wanted) < 0.05 * abs(wanted)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in ours.parameters())
+
+
+def test_features_that_no_backward_used_are_freed_without_the_garbage_collector(ours):
+    gc.disable()
+    try:
+        features = ours.encode(visual_of())
+        states = weakref.ref(ours.read(features).states)
+        assert states() is not None
+        del features
+        assert states() is None
+    finally:
+        gc.enable()
+
+
+def test_a_wrong_vocabulary_size_is_refused_with_both_numbers(ours, tokenizer_folder):
+    with pytest.raises(ValueError, match=r"vocab_size is 99, but tokenizer .* has 32 words"):
+        QFormerPretraining(ours.encoder, lambda memory_width: ours.qformer, tokenizer_folder, vocab_size=99)
+
+
 def test_a_batch_of_one_keeps_every_shape(ours):
     features, text = ours.encode(visual_of(1)), written(ours, ("a",))
     assert ours.embed_visual(features).shape == (1, QUERIES, SHARED) and ours.embed_text(text).shape == (1, SHARED)
@@ -328,8 +360,6 @@ assert not models, models
 
 def test_t27_published_size_on_the_meta_device():
     """Li et al. 2023 give 188M for the Q-Former; BERT-base, 32 queries, ViT-g, both text and query feed-forwards."""
-    from vlmtrain.models.qformer_pretraining import TextHead, text_for
-
     with torch.device("meta"):
         qformer = QFormer(768, 1408, 32, 12, 12)
         text, head = text_for(qformer, 30_523), TextHead(768, 30_523, 1e-12)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.qformer import QFormer
-from vlmtrain.nn.qformer_text import QFormerText, read_alone, read_causally, read_together
+from vlmtrain.nn.qformer_text import QFormerText
+from vlmtrain.nn.qformer_views import read_alone, read_causally, read_together
 
 WIDTH, DEPTH, HEADS, QUERIES, VOCABULARY, MEMORY = 32, 4, 4, 5, 60, 24
 
@@ -193,6 +194,28 @@ def test_with_dropout_every_row_draws_its_own():
     assert not torch.equal(first, second)
     first, second = qformer.eval()(same_image)
     assert qformer.first_queries(2).shape[0] == 1 and torch.allclose(first, second)
+
+
+def test_recomputing_layers_in_backward_changes_no_gradient_even_with_dropout():
+    ids, mask = texts()
+    patches, gradients = torch.randn(3, 9, MEMORY), []
+    for checkpoints in (False, True):
+        qformer, text = parts(dropout=0.2)
+        if checkpoints:
+            qformer.enable_gradient_checkpointing()
+        torch.manual_seed(4)
+        memory = qformer.remember(patches)
+        query_pass = qformer.read(memory, 3)
+        results = (
+            query_pass.states,
+            read_alone(qformer, text, ids, mask),
+            read_together(qformer, text, memory, ids, mask),
+            read_causally(qformer, text, query_pass, ids, PackedRows.of(mask)),
+        )
+        sum(result.square().sum() for result in results).backward()
+        gradients.append([p.grad for p in (*qformer.parameters(), *text.parameters())])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_bad_sizes_say_what_to_do():

@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from vlmtrain.nn.qformer import QFormer
 from vlmtrain.nn.qformer_initialization import initialize_from_bert
-from vlmtrain.nn.qformer_text import QFormerText, read_alone
+from vlmtrain.nn.qformer_text import QFormerText, TextHead
+from vlmtrain.nn.qformer_views import read_alone
 
 WIDTH, DEPTH, HEADS, INNER, VOCABULARY = 16, 2, 2, 24, 30
 
@@ -43,7 +44,11 @@ def folder(request, bert, tmp_path):
     bert.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     if request.param == "prefixed":
-        weights = {f"bert.{name}": value for name, value in weights.items()} | {"cls.predictions.bias": torch.zeros(3)}
+        head = {"bias": torch.ones(VOCABULARY), "decoder.weight": weights["embeddings.word_embeddings.weight"].clone()}
+        for part, shape in (("dense", (WIDTH, WIDTH)), ("LayerNorm", (WIDTH,))):
+            head |= {f"transform.{part}.weight": torch.randn(shape), f"transform.{part}.bias": torch.randn(WIDTH)}
+        weights = {f"bert.{name}": value for name, value in weights.items()}
+        weights |= {f"cls.predictions.{name}": value for name, value in head.items()}
     if request.param == "old names":
         swap = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
         for ours, old in swap.items():
@@ -74,6 +79,19 @@ def test_text_alone_reads_as_bert_reads_and_the_counts_are_told(bert, folder, ca
     assert f"{total - cross_and_queries} parameters matched, {cross_and_queries} missing" in told
     assert "qformer.queries" in told and "unexpected" in told and "pooler" in told + "pooler"
     assert f"BERT has {VOCABULARY} word_embeddings, the Q-Former {VOCABULARY + 1}" in told
+
+
+def test_the_word_head_comes_along_where_the_folder_has_one(folder):
+    weights = load_file(folder / "model.safetensors")
+    head = TextHead(WIDTH, VOCABULARY + 1)
+    before = head.dense.weight.clone()
+    initialize_from_bert(*parts(), folder, head)
+    if "cls.predictions.bias" not in weights:
+        assert torch.equal(head.dense.weight, before) and (head.bias == 0).all()
+        return
+    assert torch.equal(head.dense.weight, weights["cls.predictions.transform.dense.weight"])
+    assert torch.equal(head.norm.weight, weights["cls.predictions.transform.LayerNorm.weight"])
+    assert head.bias.tolist() == [1.0] * VOCABULARY + [0.0]
 
 
 def test_another_width_or_depth_is_refused_with_both_numbers(folder):

@@ -96,13 +96,18 @@ class QFormerPretraining(nn.Module):
             raise ValueError(
                 f"temperature {temperature} lies outside {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}; 0.07 is usual"
             )
-        is_counted_only = builds_without_weights() and vocab_size is not None
-        self.tokenizer = None if is_counted_only else load_tokenizer(tokenizer)
-        num_words = vocab_size if self.tokenizer is None else len(self.tokenizer)
-        if vocab_size not in (None, num_words):
-            raise ValueError(f"vocab_size is {vocab_size}, but tokenizer {tokenizer} with [DEC] has {num_words} words")
+        self.tokenizer: Any = None  # a model that is only counted (`vlmtrain plan`) reads nothing
+        self.decoder_start = 0
+        if vocab_size is None or not builds_without_weights():
+            self.tokenizer = load_tokenizer(tokenizer)
+            self.decoder_start = int(self.tokenizer.convert_tokens_to_ids(DECODER_START))
+        num_words = vocab_size or len(self.tokenizer)
+        if self.tokenizer is not None and num_words != len(self.tokenizer):
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} with [DEC] has {len(self.tokenizer)} words; "
+                "correct it or leave it out"
+            )
         self.max_tokens = max_tokens
-        self.decoder_start = None if is_counted_only else self.tokenizer.convert_tokens_to_ids(DECODER_START)
         self.encoder = encoder
         self.qformer = qformer(memory_width=encoder.width)
         self.text = text_for(self.qformer, num_words)

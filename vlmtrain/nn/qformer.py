@@ -3,13 +3,14 @@
 Only the query side lives here, which is all that stage 2 takes along; `qformer_text` is the text side of stage 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, PostNormFeedForward, initialize_like_bert
 
@@ -46,6 +47,11 @@ class QFormerLayer(nn.Module):
             None if memory_width is None else PostNormAttention(width, memory_width, num_heads, dropout, eps)
         )
         self.feed_forward = PostNormFeedForward(width, inner_width, dropout, eps)
+
+    def forward(self, queries: Tensor, memory: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        """Queries without text: [N, Q, D] -> [N, Q, D], and what others may read of their self-attention."""
+        own = self.self_attention.remember(queries)
+        return self.after_self_attention(self.self_attention(queries, own), memory), own
 
     def after_self_attention(self, queries: Tensor, memory: KeyValue | None) -> Tensor:
         """The part that text never passes: [N, Q, D] -> [N, Q, D]."""
@@ -103,8 +109,19 @@ class QFormer(nn.Module):
             )
             for index in range(depth)
         )
+        self._checkpoints = False
         self.apply(initialize_like_bert)
         nn.init.normal_(self.queries, std=0.02)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only what goes from layer to layer for the backward pass, of queries and of text."""
+        self._checkpoints = True
+
+    def run(self, step: Callable[..., Any], *inputs: Any) -> Any:
+        """One layer of any view, recomputed in backward where checkpointing is on."""
+        if self._checkpoints and torch.is_grad_enabled():
+            return checkpoint(step, *inputs, use_reentrant=False)
+        return step(*inputs)
 
     def stack(self) -> list[QFormerLayer]:
         """The layers in order."""
@@ -133,9 +150,8 @@ class QFormer(nn.Module):
         queries = self.first_queries(rows)
         kept = []
         for layer, of_image in zip(self.stack(), memory.layers, strict=True):
-            own = layer.self_attention.remember(queries)
+            queries, own = self.run(layer, queries, of_image)
             kept.append(own)
-            queries = layer.after_self_attention(layer.self_attention(queries, own), of_image)
         return QueryPass(queries, kept)
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -10,20 +10,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmtrain.nn.qformer import QFormer
-from vlmtrain.nn.qformer_text import QFormerText
+from vlmtrain.nn.qformer_text import QFormerText, TextHead
 
 logger = logging.getLogger(__name__)
 
 Take = Callable[[str], Tensor]  # name of a BERT tensor -> the tensor, marked as used
 
 
-def initialize_from_bert(qformer: QFormer, text: QFormerText, folder: str | Path) -> None:
+def initialize_from_bert(qformer: QFormer, text: QFormerText, folder: str | Path, head: TextHead | None = None) -> None:
     """Copy embeddings, self-attention and feed-forwards of a Hugging Face BERT; queries get the feed-forwards too.
 
     Args:
         qformer: its cross-attention and its learned queries keep their values.
         text: gets the words that both vocabularies have room for; rows beyond BERT's stay new.
         folder: holds config.json and model.safetensors of a BertModel, or of one with the prefix `bert.`.
+
+        head: gets BERT's masked-word head, where the folder has one.
 
     Raises:
         ValueError: the folder holds no BERT, or one of another size.
@@ -45,7 +47,9 @@ def initialize_from_bert(qformer: QFormer, text: QFormerText, folder: str | Path
     copied = _copy_embeddings(qformer, text, take)
     for index in range(len(qformer.layers)):
         copied |= _copy_layer(qformer, text, index, take)
-    new = [name for name, value in _named(qformer, text).items() if value not in copied]
+    if head is not None and "cls.predictions.bias" in weights:
+        copied |= _copy_head(head, take)
+    new = [name for name, value in _named(qformer, text, head).items() if value not in copied]
     unexpected = sorted(weights.keys() - used)
     logger.info(
         "BERT from %s: %d parameters matched, %d missing and new (%s), %d unexpected (%s)",
@@ -53,8 +57,8 @@ def initialize_from_bert(qformer: QFormer, text: QFormerText, folder: str | Path
     )
 
 
-def _named(qformer: QFormer, text: QFormerText) -> dict[str, nn.Parameter]:
-    parts = {"qformer": qformer, "text": text}
+def _named(qformer: QFormer, text: QFormerText, head: TextHead | None) -> dict[str, nn.Parameter]:
+    parts: dict[str, nn.Module] = {"qformer": qformer, "text": text} | ({} if head is None else {"text_head": head})
     return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()}
 
 
@@ -94,16 +98,28 @@ def _copy(target: nn.Linear | nn.LayerNorm, weight: Tensor, bias: Tensor) -> set
 
 
 def _copy_embeddings(qformer: QFormer, text: QFormerText, take: Take) -> set[Tensor]:
-    tables = {text.words: "word_embeddings", text.positions: "position_embeddings"}
-    for table, name in tables.items():
-        source = take(f"embeddings.{name}.weight")
-        shared = min(len(source), table.num_embeddings)
-        with torch.no_grad():
-            table.weight[:shared].copy_(source[:shared])
-        if len(source) != table.num_embeddings:
-            logger.info("BERT has %d %s, the Q-Former %d: %d copied", len(source), name, table.num_embeddings, shared)
+    tables = {"word_embeddings": text.words.weight, "position_embeddings": text.positions.weight}
+    for name, table in tables.items():
+        _copy_rows(table, take(f"embeddings.{name}.weight"), name)
     norm = _copy(qformer.norm, take("embeddings.LayerNorm.weight"), take("embeddings.LayerNorm.bias"))
     return norm | {text.words.weight, text.positions.weight}
+
+
+def _copy_head(head: TextHead, take: Take) -> set[Tensor]:
+    at = "cls.predictions"
+    copied = _copy(head.dense, take(f"{at}.transform.dense.weight"), take(f"{at}.transform.dense.bias"))
+    copied |= _copy(head.norm, take(f"{at}.transform.LayerNorm.weight"), take(f"{at}.transform.LayerNorm.bias"))
+    _copy_rows(head.bias, take(f"{at}.bias"), "output biases")
+    return copied | {head.bias}
+
+
+def _copy_rows(table: Tensor, source: Tensor, name: str) -> None:
+    """The rows that both have; a vocabulary may have grown by special tokens."""
+    shared = min(len(source), len(table))
+    with torch.no_grad():
+        table[:shared].copy_(source[:shared])
+    if len(source) != len(table):
+        logger.info("BERT has %d %s, the Q-Former %d: %d copied", len(source), name, len(table), shared)
 
 
 def _copy_layer(qformer: QFormer, text: QFormerText, index: int, take: Take) -> set[Tensor]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import Batch, TextBatch, VisualFeatures
@@ -16,6 +17,14 @@ class Everyone:
     embeddings: dict[str, Tensor]  # name -> [G, ...]
     text: TextBatch  # the G rows of the global batch, padded alike
     start: int  # index of this micro-batch's first sample in the global batch
+    _memory: dict[str, Tensor] = field(default_factory=dict)  # goes along through dataclasses.replace
+
+    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What all micro-batches of this rank derive alike from everyone, computed by the first; without gradient."""
+        if name not in self._memory:
+            with torch.no_grad():
+                self._memory[name] = compute()
+        return self._memory[name]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import Batch
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.base import Context, Everyone, Loss, Objective
 from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity, similarity_of_everyone
 
 TERM = "contrastive"
@@ -52,7 +52,8 @@ class Contrastive(Objective):
             cosines = similarity(images, texts)
             total = self._of_own(scale * cosines, start=0, size=len(cosines)).sum()
             return Loss({TERM: total}, retrieval_metrics(cosines, 0, len(cosines)))
-        total, cosines = self._among_everyone(images, texts, scale, context)
+        total = self._among_everyone(images, texts, scale, context.everyone)
+        cosines = similarity_of_everyone(context.everyone)
         return Loss({TERM: total}, retrieval_metrics(cosines, context.everyone.start, len(images)))
 
     def _of_own(self, logits: Tensor, start: int, size: int) -> Tensor:
@@ -64,17 +65,15 @@ class Contrastive(Objective):
         of_texts = F.cross_entropy(logits.T[own], pair, reduction="none", label_smoothing=smoothing)
         return (of_images + of_texts) / 2
 
-    def _among_everyone(self, images: Tensor, texts: Tensor, scale: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """The total of this micro-batch's pairs, and all cosines.
+    def _among_everyone(self, images: Tensor, texts: Tensor, scale: Tensor, everyone: Everyone) -> Tensor:
+        """The total of this micro-batch's pairs.
 
         The value is that of the pairs.  The gradient is this micro-batch's share of the gradient of the *global*
         loss: an own image also stands in the softmax of every other text.  So the slope of the global loss by each
         similarity is taken without gradient, and multiplied with the similarities of what is ours (Gao et al. 2021,
         GradCache).  Added up over all micro-batches that is the whole gradient, the temperature's included.
         """
-        everyone = context.everyone
-        assert everyone is not None
-        cosines = similarity_of_everyone(context)
+        cosines = similarity_of_everyone(everyone)
         with torch.no_grad():
             slope = self._slope(scale * cosines)
             value = self._of_own(scale * cosines, everyone.start, len(images)).sum()
@@ -82,7 +81,7 @@ class Contrastive(Objective):
         of_images = slope[own] * similarity(images, everyone.embeddings[TEXT])
         of_texts = slope[:, own] * similarity(everyone.embeddings[VISUAL], texts)
         surrogate = scale.detach() * (of_images.sum() + of_texts.sum()) + scale * (slope[own] * cosines[own]).sum()
-        return value + surrogate - surrogate.detach(), cosines
+        return value + surrogate - surrogate.detach()
 
     def _slope(self, logits: Tensor) -> Tensor:
         """Derivative of the global total by each logit: [G, G]."""

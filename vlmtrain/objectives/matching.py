@@ -86,8 +86,14 @@ class ImageTextMatching(Objective):
             return Loss({})
         everyone = context.everyone
         text = context.batch.text if everyone is None else everyone.text
-        negatives = draw_negatives(self._logits(model, context, text), same_text(text).cpu(), context.batch.seed)
-        pairs = judged_pairs(negatives, 0 if everyone is None else everyone.start, len(context.batch))
+
+        def draw() -> Tensor:
+            logits = self._logits(model, context, text)
+            drawn = draw_negatives(logits, same_text(text).cpu(), context.batch.seed)
+            return torch.stack([drawn.texts, drawn.images])
+
+        negatives = draw() if everyone is None else everyone.once(f"negatives of {id(self)}", draw)
+        pairs = judged_pairs(Negatives(*negatives), 0 if everyone is None else everyone.start, len(context.batch))
         device = text.input_ids.device
         logits = cast(MatchesPairs, model).match(
             context.features, select_rows(text, pairs.text.to(device)), pairs.image.to(device)
@@ -102,7 +108,7 @@ class ImageTextMatching(Objective):
         if not self.draws_hard:
             return torch.zeros(len(text.input_ids), len(text.input_ids))
         if context.everyone is not None:
-            cosines = similarity_of_everyone(context)
+            cosines = similarity_of_everyone(context.everyone)
         else:
             # With gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train.
             cosines = similarity(*embeddings(model, context)).detach()

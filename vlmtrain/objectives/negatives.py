@@ -34,7 +34,6 @@ def draw_negatives(logits: Tensor, same: Tensor, seed: int) -> Negatives:
         seed: of the step; equal seeds and logits draw equally on every rank.
     """
     masked = logits.detach().float().masked_fill(same, float("-inf")).cpu().double()
-    # the draws of row g must not depend on how many rows there are before it, nor texts on images
     uniform = torch.rand(2, len(masked), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
     return Negatives(_draw_rows(masked, uniform[0]), _draw_rows(masked.T, uniform[1]))
 

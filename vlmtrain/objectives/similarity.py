@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context
+from vlmtrain.objectives.base import Context, Everyone
 
 VISUAL, TEXT = "visual_embeddings", "text_embeddings"  # names in Everyone.embeddings and in Context.once
 
@@ -25,12 +25,9 @@ def similarity(images: Tensor, texts: Tensor) -> Tensor:
         return torch.einsum("bqe,ce->bqc", images.float(), texts.float()).amax(dim=1)
 
 
-@torch.no_grad()
-def similarity_of_everyone(context: Context, rows_at_once: int = 128) -> Tensor:
+def similarity_of_everyone(everyone: Everyone, rows_at_once: int = 128) -> Tensor:
     """[G, G] over the global batch without gradient, never holding more than `rows_at_once` x Q x G numbers."""
-    everyone = context.everyone
-    assert everyone is not None, "this micro-batch is the whole global batch"
     images, texts = everyone.embeddings[VISUAL], everyone.embeddings[TEXT]
-    return context.once(
-        "similarity_of_everyone", lambda: torch.cat([similarity(rows, texts) for rows in images.split(rows_at_once)])
+    return everyone.once(
+        "similarity", lambda: torch.cat([similarity(rows, texts) for rows in images.split(rows_at_once)])
     )

@@ -1,6 +1,6 @@
 """Model and objective as one module with one forward, which is what DDP, FSDP, DeepSpeed and compile wrap."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -33,4 +33,5 @@ class TrainingStep(nn.Module):
     def survey(self, batch: Batch) -> Survey:
         """First of two passes, without gradient, when the global batch is cut into several micro-batches."""
         features = self.model.encode(batch.visual)
-        return Survey(self.objective.survey(self.model, Context(features, batch)), features)
+        embeddings = self.objective.survey(self.model, Context(features, batch))
+        return Survey(embeddings, replace(features))  # a fresh copy: what features remember is of no use with gradient
