@@ -83,10 +83,12 @@ def test_without_control_nothing_is_written_twice(make_model, make_tools, record
     assert not [name for name in metrics.metrics if "control" in name]
 
 
-def test_faults_are_named(make_model, make_tools, records_of):
-    with pytest.raises(ValueError, match="needs a model with `write`; Linear has none"):
+def test_faults_are_named(make_model, make_tools, records_of, caplog):
+    with pytest.raises(ValueError, match=r"needs a model with .*write; Linear has none"):
         Captioning(same_number, ["test"])(torch.nn.Linear(1, 1), {"test": records_of([1])}, make_tools())
-    with pytest.raises(ValueError, match="'test' holds no records"):
-        Captioning(same_number, ["test"])(make_model(), {"test": []}, make_tools())
+    assert Captioning(same_number)(make_model(), {"test": []}, make_tools()).metrics == {}
+    assert "'test' holds no records" in caplog.text
+    with pytest.raises(ValueError, match="no evaluation split 'tset'"):
+        Captioning(same_number, ["tset"]).check(make_model(), {"test": []})
     with pytest.raises(ValueError, match="at least one split"):
         Captioning(same_number, [])

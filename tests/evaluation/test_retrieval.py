@@ -88,8 +88,23 @@ def test_too_few_records_are_said_and_measured(make_model, make_tools, records_o
     result = Retrieval("test")(make_model(), {"test": records_of(range(6))}, make_tools())
     assert result.metrics["test/num_candidates"] == 6
     assert "only 6 records" in caplog.text
-    with pytest.raises(ValueError, match="fewer than 2"):
-        Retrieval("test")(make_model(), {"test": records_of([1])}, make_tools())
+    assert Retrieval()(make_model(), {"test": records_of([1])}, make_tools()).metrics == {}
+    assert "fewer than 2" in caplog.text
+
+
+def test_all_splits_of_the_data_unless_one_is_named(make_model, make_tools, records_of):
+    sources = {"test": records_of(range(6)), "held_out": records_of(range(4))}
+    metrics = Retrieval(num_candidates=4)(make_model(), sources, make_tools()).metrics
+    assert metrics["test/image_to_text_r1"] == metrics["held_out/image_to_text_r1"] == 1.0
+    assert Retrieval()(make_model(), {}, make_tools()).metrics == {}
+
+
+def test_the_check_before_training_finds_what_would_fail_after_it(make_model):
+    with pytest.raises(ValueError, match="no evaluation split 'tset'; the data has test"):
+        Retrieval("tset").check(make_model(), {"test": []})
+    with pytest.raises(ValueError, match="needs a model with"):
+        Retrieval("test", rerank=3).check(torch.nn.Linear(1, 1), {"test": []})
+    Retrieval("test", rerank=3).check(make_model(), {"test": []})
 
 
 def test_samples_show_what_was_chosen(make_model, make_tools, records_of):

@@ -13,9 +13,9 @@ def read_steps(folder, name):
     return [event.step for event in accumulator.Scalars(name)]
 
 
-def write_run(folder, steps, resumed_at=None):
+def write_run(folder, steps):
     tracker = TensorBoard()
-    tracker.start(RunInfo("toy/1", folder, {}, resumed_at))
+    tracker.start(RunInfo("toy/1", folder, {}))
     for step in steps:
         tracker.log(Row("a", step, {"loss": 1 / step}, {"seconds": 1.0}))
     tracker.finish()
@@ -23,7 +23,7 @@ def write_run(folder, steps, resumed_at=None):
 
 def test_a_resumed_run_shows_every_step_once(tmp_path):
     write_run(tmp_path, range(1, 6))
-    write_run(tmp_path, range(4, 8), ("a", 3))
+    write_run(tmp_path, range(4, 8))
     assert read_steps(tmp_path, "loss") == [1, 2, 3, 4, 5, 6, 7]
 
 

@@ -108,17 +108,35 @@ class EvaluationResult:
 class Evaluation(Protocol):
     """Measures a model on splits that it was not trained on."""
 
+    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+        """ValueError where this evaluation cannot run; asked before training, so that hours are not lost to a typo."""
+
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult: ...
 
 
-def pick_source(sources: Mapping[str, Any], split: str) -> Any:
-    """The source of `split`, or a ValueError that names those there are."""
-    if split not in sources:
+def pick_sources(sources: Mapping[str, Any], splits: Sequence[str] | None) -> dict[str, Any]:
+    """The named splits, or all where `splits` is None; ValueError names those there are."""
+    if splits is None:
+        if not sources:
+            logger.warning("The data holds nothing out: there is nothing to evaluate on.")
+        return dict(sources)
+    unknown = [split for split in splits if split not in sources]
+    if unknown:
         raise ValueError(
-            f"There is no evaluation split {split!r}; the data has {', '.join(sorted(sources)) or 'none'}. "
-            f"Name one of these in the evaluation, or add the split to the data."
+            f"There is no evaluation split {', '.join(map(repr, unknown))}; the data has "
+            f"{', '.join(sorted(sources)) or 'none'}. Name one of these in the evaluation, or null for all."
         )
-    return sources[split]
+    return {split: sources[split] for split in splits}
+
+
+def require_capability(evaluation: str, model: nn.Module, capability: type, remedy: str) -> None:
+    """ValueError that names the methods of `capability` that the model lacks."""
+    if not isinstance(model, capability):
+        wanted = [name for name in dir(capability) if not name.startswith("_")]
+        missing = [name for name in wanted if not hasattr(model, name)]
+        raise ValueError(
+            f"{evaluation} needs a model with {', '.join(missing)}; {type(model).__name__} has none. {remedy}"
+        )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -16,7 +16,8 @@ from vlmtrain.evaluation.base import (
     SampleOutcome,
     Verdict,
     evaluating,
-    pick_source,
+    pick_sources,
+    require_capability,
     sum_aspects,
 )
 from vlmtrain.evaluation.swapping import swap_images
@@ -40,7 +41,7 @@ class _Written:
 
 
 class Captioning:
-    """Greedy captions of every record of `splits`, judged one by one.
+    """Greedy captions of every record of `splits` (None: all that the data has), judged one by one.
 
     Metrics per split: `caption_accuracy` (the judge calls the whole caption right), one share per aspect of the judge,
     and the same per group of records (`.../held_out_pairs/caption_accuracy`).  Two yardsticks tell what they are worth:
@@ -55,42 +56,44 @@ class Captioning:
     def __init__(
         self,
         judge: Judge,
-        splits: list[str],
+        splits: list[str] | None = None,
         limit: int | None = None,
         max_new_tokens: int = 48,
         control: bool = True,
         num_samples: int = 12,
     ) -> None:
-        if not splits or max_new_tokens < 1 or num_samples < 0 or (limit is not None and limit < 1):
+        if splits == [] or max_new_tokens < 1 or num_samples < 0 or (limit is not None and limit < 1):
             raise ValueError(
-                f"Captioning wants at least one split, limit >= 1 or null, max_new_tokens >= 1 and num_samples >= 0; "
+                "Captioning wants at least one split or null for all, limit >= 1 or null, max_new_tokens >= 1 and "
+                "num_samples >= 0; "
                 f"got splits={splits}, limit={limit}, max_new_tokens={max_new_tokens}, num_samples={num_samples}."
             )
         self.judge = judge
-        self.splits = list(splits)
+        self.splits = splits
         self.limit = limit
         self.max_new_tokens = max_new_tokens
         self.control = control
         self.num_samples = num_samples
 
+    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+        require_capability("Captioning", model, Captions, "Evaluate it by retrieval or held-out loss instead.")
+        pick_sources(sources, self.splits)
+
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
-        if not isinstance(model, Captions):
-            raise ValueError(
-                f"Captioning needs a model with `write`; {type(model).__name__} has none. "
-                f"Evaluate it by retrieval or held-out loss instead."
-            )
+        self.check(model, sources)
+        writer = cast(Captions, model)
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
-        for split in self.splits:
-            source = pick_source(sources, split)
+        for split, source in pick_sources(sources, self.splits).items():
             with evaluating(model, tools):
                 written = [
                     each
                     for records, batch in tools.batches(source, self.limit, True)
-                    for each in self._write_batch(model, records, batch, tools)
+                    for each in self._write_batch(writer, records, batch, tools)
                 ]
             if not written:
-                raise ValueError(f"The split {split!r} holds no records to caption: leave it out or add records.")
+                logger.warning("The split %r holds no records to caption.", split)
+                continue
             metrics |= {f"{split}/{name}": value for name, value in self._measure(written).items()}
             samples += [_outcome(split, each) for each in written[: self.num_samples]]
         return EvaluationResult(metrics, samples)

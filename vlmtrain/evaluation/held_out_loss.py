@@ -1,5 +1,6 @@
 """The objective's own terms on held-out records, with the right images and with swapped ones."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, cast
@@ -7,44 +8,57 @@ from typing import Any, cast
 from torch import nn
 
 from vlmtrain.batch import Batch
-from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluating, pick_source
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluating, pick_sources, require_capability
 from vlmtrain.evaluation.swapping import swap_batch_images
 from vlmtrain.models.capabilities import Trainable
 from vlmtrain.objectives.base import Context, Objective
 
+logger = logging.getLogger(__name__)
+
 
 class HeldOutLoss:
-    """Mean of every term of the stage's objective on `split`.
+    """Mean of every term of the stage's objective on `split` (None: on every split of the data).
 
     `<split>/<term>` and the weighted sum `<split>/loss`; with `swapped` also `<split>/swapped_loss`, where every sample
     has its neighbour's image: what the image is worth to the loss is the difference.  Contrastive terms depend on the
     batch size of the evaluation, so compare them only between runs with the same one.
     """
 
-    def __init__(self, split: str, limit: int | None = None, swapped: bool = True) -> None:
+    def __init__(self, split: str | None = None, limit: int | None = None, swapped: bool = True) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be 1 or more, or null for all records; got {limit}.")
-        self.split = split
+        self.splits = None if split is None else [split]
         self.limit = limit
         self.swapped = swapped
+
+    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+        require_capability("HeldOutLoss", model, Trainable, "Leave the evaluation out.")
+        pick_sources(sources, self.splits)
 
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
         if tools.objective is None:
             raise ValueError("HeldOutLoss needs the stage's objective: give EvaluationTools one.")
-        right, swapped = _Means(tools.objective), _Means(tools.objective)
+        self.check(model, sources)
+        metrics: dict[str, float] = {}
         with evaluating(model, tools):
-            for _, batch in tools.batches(pick_source(sources, self.split), self.limit, False):
-                batch = batch.to(tools.device)
-                right.add(model, batch)
-                if self.swapped and len(batch) > 1:
-                    swapped.add(model, swap_batch_images(batch))
-        if not right.counts:
-            raise ValueError(f"The split {self.split!r} holds no records: leave it out or add records.")
-        metrics = {f"{self.split}/{term}": value for term, value in right.terms().items()}
-        metrics[f"{self.split}/loss"] = right.loss()
-        if swapped.counts:
-            metrics[f"{self.split}/swapped_loss"] = swapped.loss()
+            for split, source in pick_sources(sources, self.splits).items():
+                means = self._measure(model, source, tools, tools.objective)
+                if not means:
+                    logger.warning("The split %r holds no records to measure the loss of.", split)
+                metrics |= {f"{split}/{name}": value for name, value in means.items()}
         return EvaluationResult(metrics)
+
+    def _measure(self, model: nn.Module, source: Any, tools: EvaluationTools, objective: Objective) -> dict[str, float]:
+        right, swapped = _Means(objective), _Means(objective)
+        for _, batch in tools.batches(source, self.limit, False):
+            batch = batch.to(tools.device)
+            right.add(model, batch)
+            if self.swapped and len(batch) > 1:
+                swapped.add(model, swap_batch_images(batch))
+        if not right.counts:
+            return {}
+        means = right.terms() | {"loss": right.loss()}
+        return means | ({"swapped_loss": swapped.loss()} if swapped.counts else {})
 
 
 class _Means:

@@ -16,7 +16,8 @@ from vlmtrain.evaluation.base import (
     RecordLike,
     SampleOutcome,
     evaluating,
-    pick_source,
+    pick_sources,
+    require_capability,
 )
 from vlmtrain.evaluation.joining import join_batches, take_rows, take_text_rows
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
@@ -44,6 +45,8 @@ class Retrieval:
     counts).  With `rerank` = k, the k most similar candidates are put in the order of the matching head (section 4.3
     of the paper, k = 128 there) and reported as `..._reranked` beside the plain figures.
 
+    `split` None means every split of the data.
+
     Rules that make the figure honest: a candidate whose caption has the very same tokens counts as right too, as
     nobody could tell it apart; a wrong candidate with the same score as the right one counts as before it, and a score
     that is not a number loses, so that a constant or broken model gets nothing.
@@ -51,7 +54,7 @@ class Retrieval:
 
     def __init__(
         self,
-        split: str,
+        split: str | None = None,
         num_candidates: int = 100,
         rerank: int = 0,
         limit: int | None = None,
@@ -62,43 +65,48 @@ class Retrieval:
                 f"Retrieval wants num_candidates >= 2, rerank >= 0, num_samples >= 0 and limit >= 2 or null; got "
                 f"num_candidates={num_candidates}, rerank={rerank}, num_samples={num_samples}, limit={limit}."
             )
-        self.split = split
+        self.splits = None if split is None else [split]
         self.num_candidates = num_candidates
         self.rerank = rerank
         self.limit = limit
         self.num_samples = num_samples
 
+    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+        require_capability("Retrieval", model, EmbedsBoth, "Evaluate another stage by it.")
+        if self.rerank:
+            require_capability("Retrieval with rerank", model, MatchesPairs, "Set rerank=0.")
+        pick_sources(sources, self.splits)
+
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
-        self._require(model)
-        embedder = cast(EmbedsBoth, model)
+        self.check(model, sources)
+        metrics: dict[str, float] = {}
+        samples: list[SampleOutcome] = []
+        with evaluating(model, tools):
+            for split, source in pick_sources(sources, self.splits).items():
+                recalls, outcomes = self._measure_split(cast(EmbedsBoth, model), split, source, tools)
+                metrics |= {f"{split}/{name}": value for name, value in recalls.items()}
+                samples += outcomes
+        return EvaluationResult(metrics, samples)
+
+    def _measure_split(
+        self, model: EmbedsBoth, split: str, source: Any, tools: EvaluationTools
+    ) -> tuple[dict[str, float], list[SampleOutcome]]:
         recalls: list[dict[str, float]] = []
         samples: list[SampleOutcome] = []
         size = 0
-        with evaluating(model, tools):
-            for group in self._groups(pick_source(sources, self.split), tools):
-                group = _Group(group.records, group.batch.to(tools.device))
-                scores, metrics = self._measure(embedder, group)
-                recalls.append(metrics)
-                size = len(group.records)
-                samples += self._outcomes(group, scores)[: self.num_samples - len(samples)]
+        for group in self._groups(split, source, tools):
+            on_device = _Group(group.records, group.batch.to(tools.device))
+            scores, metrics = self._measure(model, on_device)
+            recalls.append(metrics)
+            size = len(group.records)
+            samples += _outcomes(split, on_device, scores)[: self.num_samples - len(samples)]
         if not recalls:
-            raise ValueError(
-                f"The split {self.split!r} holds fewer than 2 records: retrieval needs candidates to choose from."
-            )
+            logger.warning("The split %r holds fewer than 2 records: there is nothing to choose from.", split)
+            return {}, []
         mean = {name: sum(each[name] for each in recalls) / len(recalls) for name in recalls[0]}
-        mean |= {"num_candidates": float(size), "num_groups": float(len(recalls))}
-        return EvaluationResult({f"{self.split}/{name}": value for name, value in mean.items()}, samples)
+        return mean | {"num_candidates": float(size), "num_groups": float(len(recalls))}, samples
 
-    def _require(self, model: nn.Module) -> None:
-        for need in (EmbedsBoth, MatchesPairs) if self.rerank else (EmbedsBoth,):
-            if not isinstance(model, need):
-                missing = [name for name in dir(need) if not name.startswith("_") and not hasattr(model, name)]
-                raise ValueError(
-                    f"Retrieval needs a model with {', '.join(missing)}; {type(model).__name__} has none. "
-                    f"Evaluate another stage by it{', or set rerank=0' if need is MatchesPairs else ''}."
-                )
-
-    def _groups(self, source: Any, tools: EvaluationTools) -> Iterator[_Group]:
+    def _groups(self, split: str, source: Any, tools: EvaluationTools) -> Iterator[_Group]:
         """Full groups in the order of the split; a smaller single one, with a warning, where there are too few."""
         records: list[RecordLike] = []
         batches: list[Batch] = []
@@ -112,7 +120,7 @@ class Retrieval:
         if not was_full and len(records) >= 2:
             logger.warning(
                 "The split %r has only %d records: retrieval is among these and easier than among %d.",
-                self.split, len(records), self.num_candidates,
+                split, len(records), self.num_candidates,
             )  # fmt: skip
             yield _Group(records, join_batches(batches))
 
@@ -126,28 +134,30 @@ class Retrieval:
             metrics |= _recalls(*_rerank(model, features, group.batch.text, scores, self.rerank), same, "_reranked")
         return scores, metrics
 
-    def _outcomes(self, group: _Group, scores: Tensor) -> list[SampleOutcome]:
-        same = same_rows(group.batch.text.input_ids, group.batch.text.attention_mask)
-        best = scores.nan_to_num(nan=-torch.inf).argmax(dim=1).tolist()
-        return [
-            SampleOutcome(
-                task="retrieval",
-                split=self.split,
-                key=record.key,
-                image=record.image,
-                text=group.records[best[row]].captions[0],
-                references=list(record.captions[:1]),
-                correct=bool(same[row, best[row]]),
-                reason="" if same[row, best[row]] else "another record's caption is more similar",
-            )
-            for row, record in enumerate(group.records)
-        ]
-
 
 def same_rows(input_ids: Tensor, mask: Tensor) -> Tensor:
     """[B, T] ids, [B, T] mask -> [B, B] bool: whether two rows hold the very same tokens."""
     ids = input_ids.masked_fill(~mask.bool(), -1)
     return (ids.unsqueeze(0) == ids.unsqueeze(1)).all(dim=-1)
+
+
+def _outcomes(split: str, group: _Group, scores: Tensor) -> list[SampleOutcome]:
+    """The most similar caption of every image."""
+    same = same_rows(group.batch.text.input_ids, group.batch.text.attention_mask)
+    best = scores.nan_to_num(nan=-torch.inf).argmax(dim=1).tolist()
+    return [
+        SampleOutcome(
+            task="retrieval",
+            split=split,
+            key=record.key,
+            image=record.image,
+            text=group.records[best[row]].captions[0],
+            references=list(record.captions[:1]),
+            correct=bool(same[row, best[row]]),
+            reason="" if same[row, best[row]] else "another record's caption is more similar",
+        )
+        for row, record in enumerate(group.records)
+    ]
 
 
 def count_ahead(scores: Tensor, is_right: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ class RunInfo:
     name: str  # "blip2_opt/2026-01-31_12-00-00": the same for a resumed run
     folder: Path  # the run folder
     config: Mapping[str, Any]  # plain and resolved; holds no secrets
-    resumed_at: tuple[str, int] | None = None  # stage and step from which the run goes on
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class TensorBoard:
     """Writes event files to `logs/tensorboard/<stage>` of the run folder; run it through Background.
 
-    A resumed stage purges the steps that will be written again.
+    The first training row of a stage purges the steps from there on: a resumed run writes them again.
     """
 
     def __init__(self, flush_seconds: int = 30) -> None:
@@ -30,7 +30,7 @@ class TensorBoard:
         self._run = run
 
     def log(self, row: Row) -> None:
-        writer = self._writer(row.stage)
+        writer = self._writer(row.stage, row.step if row.kind == "train" else None)
         for name, value in row.metrics.items():
             writer.add_scalar(name, value, row.step)
         for name, value in row.timing.items():
@@ -48,14 +48,12 @@ class TensorBoard:
         for writer in self._writers.values():
             writer.close()
 
-    def _writer(self, stage: str) -> "SummaryWriter":
+    def _writer(self, stage: str, first_step: int | None = None) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
 
         if self._run is None:
             raise ValueError("TensorBoard.log was called before TensorBoard.start.")
         if stage not in self._writers:
-            resumed = self._run.resumed_at
-            purged = resumed[1] + 1 if resumed and resumed[0] == stage else None
             folder = self._run.folder / "logs" / "tensorboard" / stage
-            self._writers[stage] = SummaryWriter(str(folder), purge_step=purged, flush_secs=self.flush_seconds)
+            self._writers[stage] = SummaryWriter(str(folder), purge_step=first_step, flush_secs=self.flush_seconds)
         return self._writers[stage]

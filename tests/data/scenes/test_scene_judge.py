@@ -43,3 +43,4 @@ def test_naming_little_or_much_does_not_help():
 def test_a_record_without_a_scene_is_named():
     with pytest.raises(ValueError, match="Record 'x' carries no scene"):
         SceneJudge()("a", Record("x"))
+    assert SceneJudge(otherwise=lambda text, record: (text, record.key))("a", Record("x")) == ("a", "x")

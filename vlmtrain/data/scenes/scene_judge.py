@@ -1,6 +1,6 @@
 """Judges generated captions of records that carry their scene, as the captioning evaluation asks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,13 +31,22 @@ class SceneJudge:
     Aspects: `things_right` counts against the larger of the named and the drawn things, so that neither leaving out
     nor listing many helps; `relations_right` counts the relations that the caption claims.  Groups: records with a
     colour-shape pair, or a combination of shapes and relation, that training never shows.
+
+    Records without a scene, as of the user's own pictures, are judged by `otherwise`; ValueError where there is none.
     """
 
-    def __call__(self, text: str, record: _RecordWithScene, /) -> SceneVerdict:
+    def __init__(self, otherwise: Callable[..., Any] | None = None) -> None:
+        self.otherwise = otherwise
+
+    def __call__(self, text: str, record: _RecordWithScene, /) -> Any:
+        """A SceneVerdict, or what `otherwise` says."""
         if "scene" not in record.extra:
+            if self.otherwise is not None:
+                return self.otherwise(text, record)
             raise ValueError(
                 f"Record {record.key!r} carries no scene to judge captions by. "
-                f"For data other than scenes use the judge vlmtrain.evaluation.word_overlap.WordOverlap."
+                f"For data other than scenes use the judge vlmtrain.evaluation.word_overlap.WordOverlap, "
+                f"here or as `otherwise`."
             )
         scene = Scene.from_json(record.extra["scene"])
         verdict = judge(text, scene)
