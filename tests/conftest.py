@@ -56,3 +56,27 @@ def few_samples(experiment: str, folder: Path) -> list[str]:
     known = read_signature(compose([f"experiment={experiment}"]).config["data"]["_target_"]).parameters
     chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
     return [f"data.{name}={value}" for name, value in chosen.items() if name in known]
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a byte-level BPE tokenizer that can spell any text; special tokens of OPT and of BERT both."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        ["a small red circle left of a big blue square", "what colour is the circle? it is red."],
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["<s>", "<pad>", "</s>", "[CLS]", "[SEP]"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    special = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=raw, **special).save_pretrained(folder)
+    return str(folder)

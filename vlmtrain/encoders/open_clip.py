@@ -7,7 +7,6 @@ from torch import Tensor
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.encoders.taps import blocks_read
 from vlmtrain.nn.pretrained import builds_without_weights
-from vlmtrain.nn.residual_blocks import residual_blocks
 
 
 class OpenClipEncoder(VisionEncoder):
@@ -41,10 +40,11 @@ class OpenClipEncoder(VisionEncoder):
         self.source = f"{name} {checkpoint}" if checkpoint else "random"
         self.keep_class_token = keep_class_token
         self.image_size = _side(tower.image_size)
-        blocks = residual_blocks(layers)
+        blocks = tower.transformer.resblocks if layers is tower else layers.blocks
         self._reads_end = tap == -1
         self._layer = blocks_read(tap, len(blocks)) - 1
-        self.width = blocks[0].get_submodule("norm1" if layers is not tower else "ln_1").normalized_shape[0]
+        norm = next(module for module in blocks.modules() if isinstance(module, torch.nn.LayerNorm))
+        self.width = int(norm.normalized_shape[0])
         patch_size = layers.patch_embed.patch_size if layers is not tower else tower.patch_size
         layers.prune_intermediate_layers([self._layer], prune_norm=not self._reads_end, prune_head=True)
         if layers is not tower:

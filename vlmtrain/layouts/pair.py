@@ -30,7 +30,7 @@ class PairLayout(Layout):
         ids = tokenize(self.tokenizer, samples)
         rows = [self._row(parts, ids, room=self.max_tokens - 2) for parts in samples]
         for row, parts in zip(rows, samples, strict=True):
-            if not any(row.supervised):
+            if not any(row.supervised) or not any(isinstance(part, Text) and part.string.strip() for part in parts):
                 raise ValueError(f"Nothing to learn in {describe(parts)}: no caption within {self.max_tokens} tokens.")
             row.extend([self.last_id], supervised=row.supervised[-1])
         return training_batch(rows, self.pad_id)
