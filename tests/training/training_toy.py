@@ -1,27 +1,33 @@
-"""A toy model, objective and data behind the real seams; also run as a script by the tests that need processes."""
+"""A toy model, objective and data behind the real seams, and runs of it in processes of their own."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import sys
+import socket
+import time
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlmtrain.batch import Batch, TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.layout import Layout
 from vlmtrain.models.capabilities import Trainable
 from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.contrastive import Contrastive
 from vlmtrain.training.accelerator import build_accelerator
+from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.log import Log
 from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
 from vlmtrain.training.checkpoint import Checkpoints
 from vlmtrain.training.ema import ExponentialMovingAverage
-from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
+from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
@@ -143,11 +149,14 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     rates = choices.get("rates", FROZEN_ENCODER)
     assert isinstance(rates, dict)
     optimizer = build_optimizer(model, set_trainability(model, rates), AdamWChoices())
+    if choices.get("eval_norm"):
+        model.encoder.eval()
+        model.encoder.__dict__["train"] = lambda mode=True: model.encoder
     average = ExponentialMovingAverage(model, 0.9) if choices.get("ema") else None
     objective = choices.get("objective", Guessing())
     assert isinstance(objective, Objective)
     lr = float(str(choices.get("lr", 0.01)))
-    schedule = Schedule(lr=lr, max_steps=max_steps, warmup=2)
+    schedule = Schedule(lr=lr, max_steps=int(str(choices.get("schedule_steps", max_steps))), warmup=2)
     update = Update(accelerator, TrainingStep(model, objective), optimizer, schedule, seed=3, average=average)
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
@@ -158,7 +167,8 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **averages}) + "\n")
 
-    actions = [SampleLog(), Log(1, write), Save(int(str(choices.get("save_every", 3))))]
+    check = [CheckRanks(int(str(choices["check_every"])))] if "check_every" in choices else []
+    actions = [*check, SampleLog(), Log(1, write), Save(int(str(choices.get("save_every", 3))))]
     folder.mkdir(parents=True, exist_ok=True)
     return Trainer(update, source, checkpoints, max_steps, folder / "logs", actions)
 
@@ -179,14 +189,120 @@ def last_per_step(lines: list[dict]) -> dict[int, dict]:
     return {line["step"]: line for line in lines}
 
 
-if __name__ == "__main__":
+class Broken(Guessing):
+    """Guessing with a fault at chosen steps: on one rank the loss, or the gradient of one tensor, is NaN."""
+
+    def __init__(self, steps: list[int], rank: int = 0, where: str = "loss") -> None:
+        super().__init__()
+        self.steps, self.rank, self.where = steps, rank, where
+
+    def forward(self, model: nn.Module, context: Context) -> Loss:
+        loss = super().forward(model, context)
+        if context.batch.seed not in self.steps or int(os.environ.get("RANK", "0")) != self.rank:
+            return loss
+        total = loss.totals["guessing"]
+        if self.where == "loss":
+            return Loss({"guessing": total * float("nan")}, loss.metrics)
+        surrogate = model.connector[0].weight.sum() * 0.0  # type: ignore[index, union-attr]
+        surrogate.register_hook(lambda gradient: gradient * float("nan"))
+        return Loss({"guessing": total + surrogate}, loss.metrics)
+
+
+OBJECTIVES = {"guessing": Guessing, "contrastive": Contrastive}
+
+
+def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
+    """One rank of a run, in a process of its own; ends with the exit code that a run would have."""
     torch.set_num_threads(1)
-    given = json.loads(sys.argv[2])
+    if world > 1:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), **where)
+    pace, flip = job.pop("pace", 0.0), job.pop("flip", None)
+    job["objective"] = (
+        Broken(**job.pop("broken")) if "broken" in job else OBJECTIVES[job.pop("objective", "guessing")]()
+    )
+    trainer = build_trainer(Path(folder), world=world, **job)
+    gradients: list[dict[str, Tensor]] = []
+    parameters = dict(trainer.model.named_parameters())
+    trainer.update.optimizer.register_step_pre_hook(lambda *_: gradients.append(_gradients(parameters)))
+    trainer.actions = [_Pace(pace), *([_Flip(flip)] if flip and rank == 1 else []), *trainer.actions]
     try:
-        run(Path(sys.argv[1]), world=int(os.environ.get("WORLD_SIZE", "1")), **given)
+        with Signals() as signals:
+            trainer.resume()
+            Path(folder, f"started-{rank}").touch()
+            trainer.train(signals)
     except TrainingStopped as stopped:
-        sys.stderr.write(f"{stopped}\n")
-        sys.stderr.flush()
+        Path(folder, f"stopped-{rank}.txt").write_text(f"{trainer.progress.step} {stopped}")
         os._exit(stopped.exit_code)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if rank == 0:
+        by_step = {f"{step}/{name}": value for step, each in enumerate(gradients) for name, value in each.items()}
+        save_file(by_step, Path(folder, "gradients.safetensors"))
+        save_file({name: value.detach() for name, value in parameters.items()}, Path(folder, "final.safetensors"))
+        save_file(optimizer_tensors(trainer.update.optimizer), Path(folder, "moments.safetensors"))
+    os._exit(0)
+
+
+def _gradients(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.grad.clone() for name, value in parameters.items() if value.grad is not None}
+
+
+class _Pace:
+    """Makes steps slow enough to be hit."""
+
+    every = 1
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, trainer: Trainer) -> None:
+        time.sleep(self.seconds)
+
+
+class _Flip:
+    """Flips one mantissa bit of one weight, once; not the last bit, which the next rounding may restore."""
+
+    every = 1
+
+    def __init__(self, step: int) -> None:
+        self.step: int | None = step
+
+    def __call__(self, trainer: Trainer) -> None:
+        if trainer.progress.step == self.step:
+            self.step = None
+            trainer.model.connector[0].weight.data.view(torch.int32)[0, 0] ^= 1 << 12  # type: ignore[index, union-attr, operator]
+
+
+def start(folder: Path, world: int = 1, **job: object) -> list[BaseProcess]:
+    """Start the ranks of a run from a server that has torch imported already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("started-*"):
+        left.unlink()
+    context = multiprocessing.get_context("forkserver")
+    # The optimizer and DDP import dynamo when they are built: once in the server is enough.
+    context.set_forkserver_preload(
+        ["training_toy", "torch._dynamo", "torch.distributed.tensor", "torch._inductor.utils"]
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks: list[BaseProcess] = []
+    for rank in range(world):
+        ranks.append(context.Process(target=child, args=(str(folder), rank, world, port, dict(job)), daemon=True))
+        ranks[-1].start()
+    return ranks
+
+
+def join(ranks: list[BaseProcess], timeout: float = 30.0) -> list[int | None]:
+    """Exit codes; None for a rank that hangs."""
+    for rank in ranks:
+        rank.join(timeout)
+    return [rank.exitcode for rank in ranks]
+
+
+def wait_until_started(folder: Path, world: int, timeout: float = 30.0) -> None:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if all((folder / f"started-{rank}").exists() for rank in range(world)):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"the run in {folder} did not start")

@@ -24,7 +24,11 @@ NAME = re.compile(r"step-(\d{8,})")
 
 
 class Checkpoints:
-    """The folder `checkpoints/<stage>`; all ranks call, the first one writes."""
+    """The folder `checkpoints/<stage>`; all ranks call, the first one writes.
+
+    The newest `keep` valid ones are kept, and never fewer than two: should the newest get damaged, one is left.
+    `facts` (the hash of the configuration) go into every manifest.
+    """
 
     def __init__(
         self,
@@ -35,12 +39,10 @@ class Checkpoints:
         keep: int = 2,
         max_failures: int = 3,
     ) -> None:
-        if keep < 2:
-            raise ValueError(f"keep_checkpoints is {keep}; give at least 2, in case one gets damaged")
         self.folder = folder
         self.state = state
         self.facts = facts or {}
-        self.keep = keep
+        self.keep = max(keep, 2)
         self.max_failures = max_failures
         self._accelerator = accelerator
         self._failures = 0

@@ -38,12 +38,21 @@ def component_names(model: nn.Module) -> list[str]:
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> int:
-    """Switch gradient checkpointing on in every outermost part that offers it; gives how many did."""
+    """Switch gradient checkpointing on in every outermost part that offers it; gives how many did, at least one."""
+    switched = _switch_checkpointing_on(model)
+    if switched == 0:
+        raise ValueError(
+            f"no part of {type(model).__name__} offers gradient checkpointing; set trainer.gradient_checkpointing=false"
+        )
+    return switched
+
+
+def _switch_checkpointing_on(model: nn.Module) -> int:
     offer = getattr(model, "enable_gradient_checkpointing", None)
     if callable(offer):
         offer()
         return 1
-    return sum(enable_gradient_checkpointing(child) for child in model.children())
+    return sum(_switch_checkpointing_on(child) for child in model.children())
 
 
 def _is_pattern(key: str) -> bool:

@@ -1,5 +1,6 @@
 """One optimizer step over a global batch, however it is cut into micro-batches and spread over ranks."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,7 +65,9 @@ class Update:
         ]
         if forgotten:
             raise ValueError(f"trainable, but not in the optimizer: {', '.join(forgotten[:5])}")
-        object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
+        with warnings.catch_warnings():  # accelerate knows DDP's broadcast_buffers under its old name only
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
 
     def __call__(self, micro_batches: list[Batch], step: int, stop_requested: bool = False) -> UpdateResult:
         """Take optimizer step number `step` with this rank's micro-batches."""
