@@ -39,19 +39,20 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def build_model(tokenizer_folder: str, dropout: float = 0.0, frozen_encoder: bool = True) -> QFormerPretraining:
+    torch.manual_seed(0)
+    qformer = partial(QFormer, 16, num_queries=3, depth=2, num_heads=2, dropout=dropout)
+    model = QFormerPretraining(TinyEncoder(), qformer, tokenizer_folder, embedding_width=8)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    model.encoder.requires_grad_(not frozen_encoder)
+    return model
+
+
 @pytest.fixture
 def make_model(tokenizer_folder: str) -> Callable[..., QFormerPretraining]:
-    def make(dropout: float = 0.0, frozen_encoder: bool = True) -> QFormerPretraining:
-        torch.manual_seed(0)
-        qformer = partial(QFormer, 16, num_queries=3, depth=2, num_heads=2, dropout=dropout)
-        model = QFormerPretraining(TinyEncoder(), qformer, tokenizer_folder, embedding_width=8)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.3)
-        model.encoder.requires_grad_(not frozen_encoder)
-        return model
-
-    return make
+    return partial(build_model, tokenizer_folder)
 
 
 @dataclass

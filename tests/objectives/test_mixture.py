@@ -118,6 +118,18 @@ def test_t22_weight_zero_removes_term_compute_and_gradient(
         assert not any(name.startswith(off) for name in step.metrics)
 
 
+def test_stage_one_learns_to_tell_eight_pairs_apart_and_to_write_their_texts(make_model, batch_of, step_of):
+    model, batch = make_model(), batch_of(8)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    objective = stage_one(smoothing=0.0)
+    for _ in range(150):
+        step = step_of(model, objective, batch)
+        optimizer.step()
+    rates = {name: total / count for name, (total, count) in step.metrics.items()}
+    assert rates["contrastive/image_to_text@1"] == rates["contrastive/text_to_image@1"] == 1.0
+    assert rates["matching/accuracy"] > 0.95 and rates["captioning/token_accuracy"] > 0.95, rates
+
+
 def test_a_mixture_of_nothing_and_a_wrong_model_are_refused(make_model):
     with pytest.raises(ValueError, match="at least one objective"):
         Mixture({})
