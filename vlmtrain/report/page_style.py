@@ -1,7 +1,7 @@
 """The look of the sample page.  A constant in a module, so that it travels in every wheel."""
 
 STYLE = """
-:root { --paper: #f7f6f3; --card: #ffffff; --edge: #e6e2da; --ink: #21201d; --grey: #77736a;
+:root { color-scheme: light dark; --paper: #f7f6f3; --card: #ffffff; --edge: #e6e2da; --ink: #21201d; --grey: #77736a;
   --soft: #efede7; --green: #1f8a57; --green-soft: #e3f3ea; --red: #c8402f; --red-soft: #fbe7e3;
   --amber: #9a6a00; --amber-soft: #fbf0d6; }
 @media (prefers-color-scheme: dark) { :root { --paper: #191816; --card: #232220; --edge: #38352f; --ink: #f0eee8;
@@ -22,7 +22,8 @@ pre { background: var(--soft); border: 1px solid var(--edge); border-radius: 10p
 .figure { background: var(--card); border: 1px solid var(--edge); border-radius: 14px; padding: 18px 20px; }
 .figure b { display: block; font-size: 2rem; line-height: 1.2; letter-spacing: -0.02em; font-weight: 650; }
 .figure span { display: block; }
-.figure .note { color: var(--grey); font-size: 0.87rem; margin-top: 4px; }
+.figure .note { color: var(--grey); font-size: 0.87rem; margin-top: 4px;
+  text-wrap: balance; }
 .filter { display: inline-flex; gap: 8px; align-items: center; margin-top: 30px; color: var(--grey);
   font-size: 0.93rem; cursor: pointer; }
 .filter input { accent-color: var(--red); width: 16px; height: 16px; margin: 0; }
