@@ -18,6 +18,7 @@ from vlmtrain.config.schema import DistributedConfig, LauncherConfig, OptimizerC
 from vlmtrain.config.secrets import is_secret
 
 DEFAULT_SCALE = "tiny"
+SIZES = "sizes"  # what scales say about parts that not every run has; read by conf/model, no part of the result
 SHARED_SECTIONS = {"trainer": TrainerConfig, "optimizer": OptimizerConfig}  # every stage has its own copy
 
 
@@ -52,8 +53,10 @@ def compose(overrides: list[str], config_dirs: list[str] | None = None) -> Compo
     tree.experiment = None if name == "null" else name
     typed = [value.split("=", 1)[0] for value in values]
     _complete(tree, typed)
+    faults += [Fault(key, "is the scale's", "type where it is used") for key in typed if key.split(".")[0] == SIZES]
     faults += _drop_unselected_stages(tree, typed)
     config, unresolved = resolve(tree)
+    config.pop(SIZES, None)
     return Composed(config, groups, typed, faults + unresolved, files)
 
 

@@ -22,7 +22,7 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
         yield from _check_batch(name, stage["trainer"], processes)
         yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
         yield from _check_trainable(name, stage["trainable"])
-        yield from _check_start(name, stage["start_from"], list(stages), config)
+        yield from _check_start(name, stage["start_from"] or {}, list(stages), config)
     if config["init_from"] is not None and not (Path(config["init_from"]) / "config.yaml").is_file():
         yield Fault("init_from", f"{config['init_from']!r} holds no run", "give the folder that holds its config.yaml")
 
@@ -73,7 +73,10 @@ def _check_start(name: str, start: dict[str, Any], stages: list[str], config: di
             continue
         path = f"stages.{name}.start_from.{part}"
         if config["run_stages"] is not None and source["stage"] not in stages:
-            remedy = f"type init_from=RUN_FOLDER of a run that trained it, or stages=[{source['stage']},{name}]"
+            nothing = f"stages.{name}.start_from=null to start from nothing"
+            remedy = (
+                f"type init_from=RUN_FOLDER of a run that trained it, stages=[{source['stage']},{name}], or {nothing}"
+            )
             yield Fault(path, f"stage {source['stage']!r} is not among the stages that run", remedy)
         else:
             near = closest(source["stage"], earlier)

@@ -47,7 +47,7 @@ def describe(file: Path) -> str:
 
 
 def find_package(file: Path, group: str) -> str:
-    """Dotted place in the configuration where the keys of `file` go: its group, unless its first line says otherwise."""
+    """Dotted place in the configuration where the keys of `file` go: its group, unless line 1 says otherwise."""
     first, _, _ = file.read_text(encoding="utf-8").partition("\n")
     if not first.startswith("# @package"):
         return group.replace("/", ".")

@@ -94,7 +94,7 @@ class StageConfig:
     trainable: dict[str, float | None] = option(REQUIRED, "part -> multiple of optimizer.lr; null freezes")
     trainer: TrainerConfig = option(TrainerConfig, "this stage's own values")
     optimizer: OptimizerConfig = option(OptimizerConfig, "this stage's own values")
-    start_from: dict[str, Any] = option(dict, "part -> {stage, part} of an earlier stage that it starts from")
+    start_from: dict[str, Any] | None = option(dict, "part -> {stage, part} of an earlier stage; null: from nothing")
     evaluation: dict[str, Any] = option(dict, "name -> _target_ node of an evaluation")
 
 

@@ -218,10 +218,12 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8")) if file else ast.Module(body=[], type_ignores=[])
 
 
+@cache
 def _members(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
     return {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
 
 
+@cache
 def _imports(module: str) -> dict[str, str]:
     """Name in `module` -> full name of what was imported under it."""
     names: dict[str, str] = {}

@@ -76,7 +76,7 @@ def _draw_parts(name: str, stage: dict[str, Any], parts: list[PartCost]) -> Tabl
     for column in ("parameters", "trainable"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("precision")
-    starts = {path.split(".")[0]: origin["stage"] for path, origin in stage["start_from"].items()}
+    starts = {path.split(".")[0]: origin["stage"] for path, origin in (stage["start_from"] or {}).items()}
     for part in parts:
         source = f"stage {starts[part.name]}" if part.name in starts else part.source
         trainable = format_count(part.trainable) if part.trainable else Text("frozen", style="cyan")
