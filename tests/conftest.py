@@ -77,6 +77,7 @@ def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
         ),
     )
     folder = tmp_path_factory.mktemp("tokenizer")
-    special = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    special |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     PreTrainedTokenizerFast(tokenizer_object=raw, **special).save_pretrained(folder)
     return str(folder)

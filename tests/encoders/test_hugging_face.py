@@ -106,5 +106,5 @@ def test_misuse_is_named(tmp_path: Path) -> None:
         HuggingFaceEncoder()
     save_clip(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(ValueError, match="preprocessor_config.json"):
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
         HuggingFaceEncoder(str(tmp_path))

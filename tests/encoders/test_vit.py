@@ -181,7 +181,7 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="model.safetensors"):
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
         pretrained(str(tmp_path))
 
 

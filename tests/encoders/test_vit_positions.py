@@ -59,5 +59,5 @@ def test_t06_costs_are_as_the_module_says() -> None:
 
 @pytest.mark.parametrize("kind", [Learned1D, Learned2D])
 def test_absolute_positions_refuse_another_grid(kind: type[Learned1D]) -> None:
-    with pytest.raises(ValueError, match="3x4.*2x2"):
+    with pytest.raises(ValueError, match=r"3x4.*2x2"):
         kind(*SIZES).add(torch.zeros(1, 5, WIDTH), (2, 2))

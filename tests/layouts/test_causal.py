@@ -60,7 +60,7 @@ def test_targets_are_the_next_supervised_token(byte_tokenizer: str, drawn: list[
         assert text.attention_mask[row, :length].all()  # padding stands on the right
         ids, targets = text.input_ids[row].tolist(), text.targets[row].tolist()
         for position, target in enumerate(targets):
-            assert target in (IGNORED_TARGET, (ids + [None])[position + 1])
+            assert target in (IGNORED_TARGET, [*ids, None][position + 1])
         assert rows.read(supervised_tokens(text, row)) == answer
         assert supervised_tokens(text, row)[-1] == rows.terminator_id
 
@@ -115,7 +115,7 @@ def test_empty_captions_are_refused(byte_tokenizer: str, caption: str) -> None:
 
 
 def test_rows_without_target_are_refused_by_name(byte_tokenizer: str) -> None:
-    with pytest.raises(ValueError, match="a long prompt.*max_tokens"):
+    with pytest.raises(ValueError, match=r"a long prompt.*max_tokens"):
         layout(byte_tokenizer, 3).write([[Text("a long prompt", False), Text(" red")]], lambda tiles: 1)
     with pytest.raises(ValueError, match="<visual>"):
         layout(byte_tokenizer).write([[Visual(), Text("only asked", False)]], lambda tiles: 1)
