@@ -31,6 +31,7 @@ def train_experiment(tmp_path: Path) -> Callable[..., Path]:
             "trainer.batch_size=4",
             "trainer.log_every=1",
             "trainer.num_workers=0",
+            "optimizer.warmup=0",
         ]
         command = [sys.executable, "-m", "vlmtrain.main", f"+experiment={experiment}", f"run_dir={run_folder}", *short]
         done = subprocess.run(

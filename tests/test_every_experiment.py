@@ -27,7 +27,8 @@ def test_it_composes_and_is_right(experiment: str, scale: str) -> None:
 def test_its_header_shows_the_command(experiment: str) -> None:
     lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     header = lines[: [line.startswith("#") for line in lines].index(False)]
-    assert any(f"experiment={experiment}" in line for line in header), "put the command into the header"
+    commands = (f"experiment={experiment}", "python scripts/")
+    assert any(command in line for line in header for command in commands), "put the command into the header"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

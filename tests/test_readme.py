@@ -19,7 +19,7 @@ WAYS = {"run", "compose", "make", "syntax"}
 BLOCK = re.compile(
     r"(?:^<!-- (?P<note>[^\n]+?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-SHORT = ["trainer.max_steps=2", "trainer.batch_size=4", "trainer.num_workers=0"]
+SHORT = ["trainer.max_steps=2", "trainer.batch_size=4", "trainer.num_workers=0", "optimizer.warmup=0"]
 
 
 @dataclass(frozen=True)
