@@ -21,6 +21,7 @@ from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Part, Text, Visual
 from vlmtrain.models.vision_language_model import VisionLanguageModel, assemble
 from vlmtrain.nn.qformer import QFormer
+from vlmtrain.training.trainability import set_trainability
 
 VOCABULARY = 320
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -111,7 +112,12 @@ def test_t23_frozen_ends_get_no_gradient_and_do_not_change(byte_tokenizer: str) 
         optimizer.step()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) != name.startswith("connector."), name
-    assert not model.encoder.training and not model.language_model.training
+    rates = {"encoder": None, "connector": 1.0, "fusion": None, "language_model": None}
+    set_trainability(model, rates)
+    model.train()
+    assert model.connector.training
+    for part in (model.encoder, model.language_model):
+        assert not any(module.training for module in part.modules())
     model.encoder.requires_grad_(True)
     assert model.encode(images([1], [1])).patches.requires_grad
 

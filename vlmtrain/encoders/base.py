@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
+from vlmtrain.nn.autocast import in_own_precision
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -34,4 +35,6 @@ class VisionEncoder(nn.Module, ABC):
     def forward(self, visual: VisualBatch) -> VisualFeatures:
         dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
         pixels = ((visual.pixels.float() - self.pixel_mean) / self.pixel_std).to(dtype)
-        return VisualFeatures(self.encode_tiles(pixels), visual.tiles_per_item, visual.items_per_sample)
+        with in_own_precision(pixels.device, dtype):
+            patches = self.encode_tiles(pixels)
+        return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)

@@ -11,6 +11,7 @@ from vlmtrain.language_models.loading import Precision, load_causal
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.causal import CausalLayout
+from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.residual_blocks import residual_blocks
@@ -106,7 +107,7 @@ class CausalLanguageModel(LanguageModel):
     def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
         layout = self.layout()
         assert isinstance(layout, CausalLayout)
-        with self._own_precision(embeddings.device):
+        with in_own_precision(embeddings.device, self._dtype):
             return self.model.generate(
                 inputs_embeds=embeddings.to(self._dtype),
                 attention_mask=attention_mask.long(),
@@ -125,10 +126,5 @@ class CausalLanguageModel(LanguageModel):
         return self.model.get_input_embeddings().weight.dtype
 
     def _states(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
-        with self._own_precision(embeddings.device), checkpointed(self.input_layers, self._checkpoints):
+        with in_own_precision(embeddings.device, self._dtype), checkpointed(self.input_layers, self._checkpoints):
             return decoder_states(self.model, embeddings, attention_mask)
-
-    def _own_precision(self, device: torch.device) -> torch.autocast:
-        """Weights that are bf16 already need no autocast, which would only cast norms and losses up again."""
-        is_low = self._dtype != torch.float32
-        return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type) and not is_low)
