@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, OPTConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, OPTConfig, PreTrainedTokenizerFast, ViTConfig
 
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import read_config
@@ -35,6 +35,7 @@ def make_tokenizers() -> None:
     documents = [document(SEED, index) for index in range(NUM_DOCUMENTS)]
     _save(_word_tokenizer(documents), "bert_scenes", BertConfig())
     _save(_byte_pair_tokenizer(documents), "opt_scenes", OPTConfig())
+    ViTConfig().save_pretrained(EMBEDDED / "vit_scenes")  # so that configurations may name it before it is there
 
 
 def make_vit(overrides: list[str]) -> None:

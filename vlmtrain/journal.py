@@ -84,6 +84,10 @@ class Journal:
         rows = self._rows(name)
         return rows[-1].metrics if rows else {}
 
+    def skipped_steps(self, name: str) -> int:
+        """Steps of a stage whose update was skipped."""
+        return int(sum(row.metrics.get("skipped_steps", 0) for row in self._rows(name)))
+
     def say(self, line: str) -> None:
         if self.is_main_process:
             self.console.print(line, markup=False, highlight=False)

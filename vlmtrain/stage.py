@@ -75,6 +75,15 @@ class Stage:
         self.collator = Collator(self.model.layout(), self.model.placeholders_per_item)
         self.form = build(config["form"])
         self.max_steps: int = settings["max_steps"]
+        self.evaluations = build(config["evaluation"] or {})
+        for evaluation in self.evaluations.values():
+            evaluation.check(self.model, run.data.evaluation)
+        self.quarantine = Quarantine(
+            run.folder / "logs" / name,
+            len(run.data.train),
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
 
     def train(self, journal: Journal, signals: Signals) -> Trainer:
         """Train to the last step, from the newest checkpoint if there is one."""
@@ -97,7 +106,7 @@ class Stage:
         """All evaluations of the stage, one after the other."""
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
-        for evaluation in build(self.config["evaluation"]).values():
+        for evaluation in self.evaluations.values():
             result = evaluation(self.model, self.run.data.evaluation, self.evaluation_tools)
             metrics |= result.metrics
             samples += result.samples
@@ -150,18 +159,14 @@ class Stage:
     def _transform(self, is_training: bool) -> ImageTransform:
         encoder = getattr(self.model, "encoder", None)
         size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
-        chosen = self.config.get("transform")
-        return build(chosen)(image_size=size) if chosen and is_training else ImageTransform(size)
+        return ImageTransform(size, **((self.config["transform"] or {}) if is_training else {}))
 
     def _actions(self, journal: Journal) -> list[Action]:
         settings = self.config["trainer"]
-        quarantine = Quarantine(
-            self.run.folder / "logs" / self.name,
-            len(self.run.data.train),
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        actions: list[Action] = [SetAside(quarantine), Log(settings["log_every"], partial(journal.training, self.name))]
+        actions: list[Action] = [
+            SetAside(self.quarantine),
+            Log(settings["log_every"], partial(journal.training, self.name)),
+        ]
         if settings["log_samples"]:
             actions.insert(0, SampleLog())
         if self.accelerator.num_processes > 1:
