@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from vlmtrain.training.manifest import check_file, find_damage
+from vlmtrain.training.manifest import check_file, find_damage, is_complete
 from vlmtrain.training.publish import publish, remove_leftovers
 from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
 from vlmtrain.training.stops import SavingFails
@@ -77,6 +77,16 @@ class Checkpoints:
     def newest_valid(self) -> Path | None:
         return newest_valid(self.folder, self._valid)
 
+    def require_room(self) -> None:
+        """ValueError where the disk has no room for two checkpoints; better before the start than hours later."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free, needed = shutil.disk_usage(self.folder).free, 2 * self.state.size()
+        if free < needed:
+            raise ValueError(
+                f"{self.folder} has {free / 1e9:.1f} GB free; two checkpoints need {needed / 1e9:.1f} GB: "
+                "make room, or give a folder on another disk with run_dir="
+            )
+
     def _try_to_save(self, progress: Progress) -> bool:
         target = self.folder / name_of(progress.step)
         try:
@@ -116,7 +126,7 @@ class Checkpoints:
             if kept >= self.keep:
                 self._valid.discard(folder)
                 shutil.rmtree(folder)
-            elif folder in self._valid or find_damage(folder) is None:
+            elif is_complete(folder) if folder in self._valid else find_damage(folder) is None:
                 self._valid.add(folder)
                 kept += 1
 

@@ -42,6 +42,15 @@ def find_damage(folder: Path) -> str | None:
         return str(error)
 
 
+def is_complete(folder: Path) -> bool:
+    """Are all files there in full length?  Reads none of them: for what was verified before."""
+    try:
+        files = read_manifest(folder)["files"]
+        return all((folder / name).stat().st_size == facts["bytes"] for name, facts in files.items())
+    except (ValueError, OSError):
+        return False
+
+
 def digest_of(manifest: dict[str, Any]) -> str:
     """sha256 over everything in the manifest but itself: a flipped bit in a number is damage too."""
     facts = {key: value for key, value in manifest.items() if key != "sha256"}

@@ -21,7 +21,8 @@ def set_weight_precision(model: nn.Module, precision: Literal["fp32", "bf16"]) -
     """Master weights of everything trained in fp32; wholly frozen components in `precision`.
 
     Call it after `set_trainability`.  Autocast would copy frozen fp32 weights to bf16 in every step; weights that
-    already are bf16 pass through it.  Buffers (pixel means, rotary frequencies, running statistics) stay as they are.
+    already are bf16 pass through it.  Buffers (pixel means, rotary frequencies, running statistics) stay as they are,
+    and with them batch norms.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -29,6 +30,14 @@ def set_weight_precision(model: nn.Module, precision: Literal["fp32", "bf16"]) -
     for component in model.children():
         parameters = list(component.parameters())
         if precision == "bf16" and parameters and not any(parameter.requires_grad for parameter in parameters):
-            for parameter in parameters:
-                if parameter.is_floating_point():
-                    parameter.data = parameter.data.to(torch.bfloat16)
+            _lower(component)
+
+
+def _lower(component: nn.Module) -> None:
+    for part in component.modules():
+        # Batch norms compute in the precision of their running statistics.
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            continue
+        for parameter in part.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch.bfloat16)

@@ -51,6 +51,12 @@ class TrainingState:
             yield AVERAGES, _serialized("average", self.average.averages, set())
         yield PROGRESS, json.dumps(asdict(progress)).encode()
 
+    def size(self) -> int:
+        """Bytes of a checkpoint, moments included, also before there are any."""
+        tensors = [value for each in trained_tensors(self.model).values() for value in each.values()]
+        copies = 3 if self.average is None else 4  # weights, two moments, average
+        return copies * sum(value.numel() * value.element_size() for value in tensors)
+
     def frozen_parts(self) -> dict[str, dict[str, Any]]:
         """Component -> where its weights come from and their sha256, for every wholly frozen component."""
         if self._frozen is None:

@@ -1,6 +1,7 @@
 """Model and objective as one module with one forward, which is what DDP, FSDP, DeepSpeed and compile wrap."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ class TrainingStep(nn.Module):
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         objective.require(model)
-        self.model = model
+        self.model: Any = model  # what it can do was checked; nn.Module does not tell
         self.objective = objective
 
     def forward(self, batch: Batch, everyone: Everyone | None = None, features: VisualFeatures | None = None) -> Loss:

@@ -3,7 +3,6 @@
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -133,12 +132,11 @@ class Update:
 
     def _find_needs(self, batch: Batch) -> None:
         """Once: does the objective survey anything, and are features free of gradient, so that they can be kept?"""
-        model: Any = self.training_step.model
         self.training_step.eval()  # so that looking changes no running statistics
         with self.accelerator.autocast():
             with torch.no_grad():
                 self._needs["survey"] = bool(self.training_step.survey(batch).embeddings)
-            self._needs["features"] = not model.encode(batch.visual).patches.requires_grad
+            self._needs["features"] = not self.training_step.model.encode(batch.visual).patches.requires_grad
         self.training_step.train()  # frozen parts stay in eval mode
 
     def _gradient_norm(self) -> Tensor:
