@@ -68,7 +68,7 @@ def theirs() -> nn.Module:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     model.requires_grad_(False)
-    for part in (model.qformer, model.language_projection):
+    for part in (model.qformer, model.language_projection, model.vision_model.post_layernorm):
         part.requires_grad_(True)
     model.query_tokens.requires_grad_(True)
     return model
@@ -79,10 +79,12 @@ def ours(theirs: nn.Module, byte_tokenizer: str) -> VisionLanguageModel:
     language_model = CausalLanguageModel.from_model(
         theirs.language_model, load_tokenizer(byte_tokenizer), max_tokens=60
     )
-    encoder = VisionTransformer(32, 8, ENCODER, 2, 4)
+    # the last block of three is not built: what comes out is the second one's output, without a norm
+    encoder = VisionTransformer(32, 8, ENCODER, 3, 4, tap=-2)
     qformer = partial(QFormer, width=WIDTH, num_queries=QUERIES, depth=DEPTH, num_heads=HEADS, feed_forward_width=INNER)
     model = assemble(encoder, language_model, partial(QFormerConnector, qformer=qformer), Interleave).eval()
     copy_encoder(theirs.vision_model, encoder)
+    model.connector.qformer.patch_norm.eps = theirs.vision_model.post_layernorm.eps
     for target, sources in connector_pairs(theirs, model.connector):
         with torch.no_grad():
             target.copy_(torch.cat(sources).view_as(target))
@@ -92,7 +94,7 @@ def ours(theirs: nn.Module, byte_tokenizer: str) -> VisionLanguageModel:
 
 @torch.no_grad()
 def copy_encoder(theirs: nn.Module, ours: VisionTransformer) -> None:
-    given = theirs.state_dict()
+    given = {name: value for name, value in theirs.state_dict().items() if not name.startswith("post_layernorm")}
     names = {
         "self_attn.qkv": "attention.to_query_key_value",
         "self_attn.projection": "attention.to_out",
@@ -101,7 +103,6 @@ def copy_encoder(theirs: nn.Module, ours: VisionTransformer) -> None:
         "mlp.fc1": "mlp.0",
         "mlp.fc2": "mlp.2",
         "encoder.layers": "blocks",
-        "post_layernorm": "norm",
         "embeddings.patch_embedding": "patch_projection",
         "embeddings.class_embedding": "class_token",
         "embeddings.position_embedding": "positions.vectors",
@@ -124,6 +125,7 @@ def connector_pairs(theirs: nn.Module, ours: nn.Module) -> list[tuple[Tensor, li
             pairs.append((getattr(target, kind), [weights.pop(f"{source}.{kind}") for source in sources]))
 
     pair(ours.project, "language_projection")
+    pair(ours.qformer.patch_norm, "vision_model.post_layernorm")
     pair(ours.qformer.norm, "qformer.layernorm")
     for index, layer in enumerate(ours.qformer.layers):
         at = f"qformer.encoder.layer.{index}"

@@ -82,7 +82,7 @@ def test_query_pass_equals_transformers(theirs):
     qformer, _ = parts()
     patches = torch.randn(3, 9, MEMORY)
     with torch.no_grad():
-        wanted = theirs(query_embeds=qformer.queries.expand(3, -1, -1), encoder_hidden_states=patches)
+        wanted = theirs(query_embeds=qformer.queries.expand(3, -1, -1), encoder_hidden_states=qformer.patch_norm(patches))
         assert (qformer(patches) - wanted.last_hidden_state).abs().max() < 1e-5
 
 
@@ -105,7 +105,7 @@ def test_joint_view_equals_transformers_with_images_gathered_by_row(theirs):
             query_embeds=both,
             query_length=QUERIES,
             attention_mask=both_mask,
-            encoder_hidden_states=patches[image_of_row],
+            encoder_hidden_states=qformer.patch_norm(patches)[image_of_row],
         )
         got = read_together(qformer, text, qformer.remember(patches).select(image_of_row), ids, mask)
     assert (got - wanted.last_hidden_state[:, :QUERIES]).abs().max() < 1e-5

@@ -75,7 +75,7 @@ def test_text_alone_reads_as_bert_reads_and_the_counts_are_told(bert, folder, ca
             assert torch.equal(ours, theirs) and ours is not theirs
     told = caplog.text
     total = sum(1 for part in (qformer, text) for _ in part.parameters())
-    cross_and_queries = 8 + 1
+    cross_and_queries = 8 + 1 + 2  # ... and the norm of the patches
     assert f"{total - cross_and_queries} parameters matched, {cross_and_queries} missing" in told
     assert "qformer.queries" in told and "unexpected" in told and "pooler" in told + "pooler"
     assert f"BERT has {VOCABULARY} word_embeddings, the Q-Former {VOCABULARY + 1}" in told

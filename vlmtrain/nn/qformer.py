@@ -96,6 +96,7 @@ class QFormer(nn.Module):
         self.feed_forward_width = feed_forward_width or 4 * width
         self.dropout = dropout
         self.layer_norm_eps = layer_norm_eps
+        self.patch_norm = nn.LayerNorm(memory_width)  # LAVIS' ln_vision: a tap below the top comes without a norm
         self.queries = nn.Parameter(torch.empty(num_queries, width))
         self.norm = nn.LayerNorm(width, eps=layer_norm_eps)  # of queries and of text embeddings alike
         self.layers = nn.ModuleList(
@@ -141,7 +142,7 @@ class QFormer(nn.Module):
 
     def remember(self, patches: Tensor) -> ImageMemory:
         """Patches [N, P, W] -> keys and values of all layers.  Once per batch, however many passes read them."""
-        patches = patches.to(self.queries.dtype)
+        patches = self.patch_norm(patches.to(self.queries.dtype))
         blocks = [layer.cross_attention for layer in self.stack()]
         return ImageMemory([None if block is None else block.remember(patches) for block in blocks])
 
