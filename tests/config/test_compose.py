@@ -113,3 +113,10 @@ def test_a_folder_of_the_user_adds_options(tmp_path: Path, resolved: Resolve) ->
 def test_a_missing_config_dir_is_named(resolved: Resolve, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         resolved("experiment=blip2_opt", "--config-dir", str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/a b/c", "~/photos", "/a/b=c", "/ä(1)/x", "it's", "/x&y", "s3://a/b", 'say "x"', "a\\b", "photos", "a:b"]
+)
+def test_paths_are_text_whatever_is_in_them(path: str, resolved: Resolve) -> None:
+    assert resolved("experiment=blip2_opt", "data=pairs", f"data.path={path}")["data"]["path"] == path

@@ -1,6 +1,7 @@
 """The fifteen mistakes of the error quiz, and fifteen more: each answer names the cause and the fix."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +105,43 @@ def test_a_reference_that_leads_nowhere_is_named(faults_of: Callable[..., str]) 
     answer = faults_of(*RUN, "model/connector=linear")
     assert "stages.representation.model.qformer" in answer
     assert "model.connector.qformer" in answer
+
+
+def write_experiment(folder: Path, text: str) -> list[str]:
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text(text)
+    return ["--config-dir", str(folder), "experiment=mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "# @package _global_\nseed: !!python/object/apply:os.system ['touch pwned']\n",
+            ["mine.yaml", "line 2", "tag"],
+        ),
+        ("# @package _global_\nseed: [1\n", ["mine.yaml", "line"]),
+        (
+            "# @package _global_\ndefaults:\n  - override /model/encoder: clip_b61\n",
+            ["model/encoder", "clip_b61", "did you mean clip_b16", "mine.yaml"],
+        ),
+    ],
+)
+def test_a_broken_file_is_named(
+    text: str, expected: list[str], tmp_path: Path, faults_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = faults_of(*write_experiment(tmp_path, text))
+    assert not [word for word in expected if word not in answer], answer
+    assert not Path("pwned").exists()
+
+
+def test_hydras_own_keys_are_refused(faults_of: Callable[..., str]) -> None:
+    assert "Hydra" in faults_of(*RUN, "hydra.searchpath=[pkg://os]")
+
+
+def test_what_a_config_cannot_allow_itself(tmp_path: Path, faults_of: Callable[..., str]) -> None:
+    text = "# @package _global_\ndefaults:\n  - /experiment/blip2_opt\n"
+    text += "allow: [os]\ndata: {_target_: os.system, command: x}\n"
+    answer = faults_of(*write_experiment(tmp_path, text))
+    assert "allow" in answer and "'os.system' may not be named" in answer

@@ -23,6 +23,8 @@ def check(composed: Composed) -> None:
     for name, stage in composed.config["stages"].items():
         faults += _check_stage(name, stage, composed)
     faults += check_parts(composed.config, "")
+    told = {fault.path for fault in composed.faults if fault.path}
+    faults = [*composed.faults, *(fault for fault in faults[len(composed.faults) :] if fault.path not in told)]
     if not faults:
         faults += check_across(composed.config)
     if faults:

@@ -1,21 +1,23 @@
 """Command line -> one resolved configuration.  Hydra composes, exactly once; ranks read the file that comes of it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vlmtrain.config.choices import Groups, check_choice, top_groups
+from vlmtrain.config.choices import Groups
 from vlmtrain.config.faults import ConfigError, Fault, offer
 from vlmtrain.config.location import ROOT_CONFIG, find_groups, find_line, find_package, search_folders
 from vlmtrain.config.schema import DistributedConfig, LauncherConfig, OptimizerConfig, TrainerConfig, make_defaults
 from vlmtrain.config.secrets import is_secret
+from vlmtrain.config.typed_overrides import sort_overrides
 
 DEFAULT_SCALE = "tiny"
 SIZES = "sizes"  # what scales say about parts that not every run has; read by conf/model, no part of the result
@@ -41,7 +43,7 @@ def compose(overrides: list[str], config_dirs: list[str] | None = None) -> Compo
     """Composes and resolves.  Wrong choices and unresolvable values are collected in `faults`, not raised."""
     folders = search_folders(config_dirs or [])
     groups = find_groups(folders)
-    faults, choices, values = _sort_overrides(overrides, groups)
+    faults, choices, values = sort_overrides(overrides, groups)
     name, scale = choices.pop("experiment", "null"), choices.pop("scale", DEFAULT_SCALE)
     arguments = [f"{group}={option}" for group, option in choices.items()]
     arguments += [f"scale={_scale_file(name, scale, groups)}", *([f"experiment={name}"] if name != "null" else [])]
@@ -57,7 +59,7 @@ def compose(overrides: list[str], config_dirs: list[str] | None = None) -> Compo
     faults += _drop_unselected_stages(tree, typed)
     config, unresolved = resolve(tree)
     config.pop(SIZES, None)
-    return Composed(config, groups, typed, faults + unresolved, files)
+    return Composed(config, groups, [*typed, *(fault.path for fault in faults)], faults + unresolved, files)
 
 
 def resolve(tree: DictConfig) -> tuple[dict[str, Any], list[Fault]]:
@@ -78,34 +80,6 @@ def resolve(tree: DictConfig) -> tuple[dict[str, Any], list[Fault]]:
             OmegaConf.update(tree, path, None)
 
 
-def _sort_overrides(overrides: list[str], groups: Groups) -> tuple[list[Fault], dict[str, str], list[str]]:
-    """Faults, chosen option by group, and `key=value` overrides."""
-    faults: list[Fault] = []
-    choices: dict[str, str] = {}
-    values: list[str] = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        fault = check_choice(override, groups) or _check_syntax(override)
-        if fault is not None:
-            faults.append(fault)
-        elif key in top_groups(groups):
-            choices[key] = value.strip("'\"")
-        else:
-            values.append(override)
-    return faults, choices, values
-
-
-def _check_syntax(override: str) -> Fault | None:
-    key, _, value = override.partition("=")
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return Fault(key, f"cannot read the value {value!r}", f"put it in quotes: {key}='\"...\"'")
-    if parsed.is_sweep_override():
-        return Fault(key, f"{value!r} is several values, and a run has one", f"for a list write {key}=[{value}]")
-    return None
-
-
 def _scale_file(name: str, scale: str, groups: Groups) -> str:
     """What a scale means for this experiment, if it has a file for it; else what it means for all."""
     return f"{name}/{scale}" if scale in groups.get(f"scale/{name}", {}) else scale
@@ -115,8 +89,8 @@ def _compose_with_hydra(folder: Path, arguments: list[str], groups: Groups) -> t
     try:
         with initialize_config_dir(str(folder), version_base="1.3", job_name="vlmtrain"):
             tree = hydra_compose(ROOT_CONFIG, arguments, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError([Fault("", " ".join(str(error).split()))]) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError([_translate(error, groups)]) from error
     chosen = OmegaConf.to_container(tree.hydra.runtime.choices)
     files = {folder / f"{ROOT_CONFIG}.yaml": ""}
     for group, option in chosen.items():  # type: ignore[union-attr]
@@ -126,6 +100,17 @@ def _compose_with_hydra(folder: Path, arguments: list[str], groups: Groups) -> t
     OmegaConf.set_struct(tree, False)  # config.check knows better what may stand where
     del tree["hydra"]
     return tree, files
+
+
+def _translate(error: Exception, groups: Groups) -> Fault:
+    """What Hydra says of our files, without its own inner life."""
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", str(error))
+    if missing is None:
+        return Fault("", " ".join(str(error).split("Config search path")[0].split()))
+    group, option = missing[1], missing[2]
+    naming = [file for options in groups.values() for file in options.values() if option in file.read_text("utf-8")]
+    place = naming[-1].name if naming else ""
+    return Fault(group, f"there is no option {option!r}", offer(option, groups.get(group, {}), "Options"), place)
 
 
 def _complete(tree: DictConfig, typed: list[str]) -> None:

@@ -2,17 +2,14 @@
 
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
-from vlmtrain.config.build import build
 from vlmtrain.report.start_summary import format_bytes, format_count
+from vlmtrain.shapes import build_on_meta
 from vlmtrain.training.costs import MASTER_BYTES, MemoryCost, PartCost, estimate_memory, list_part_costs
 from vlmtrain.training.precision import resolve_precision
-from vlmtrain.training.trainability import set_trainability
 
 
 def plan(config: dict[str, Any]) -> int:
@@ -30,14 +27,6 @@ def plan(config: dict[str, Any]) -> int:
         disk += _show_stage(console, name, stage, parts, memory, processes)
     console.print(f"disk, all stages: about {format_bytes(disk)} of checkpoints")
     return 0
-
-
-def build_on_meta(stage: dict[str, Any]) -> nn.Module:
-    """The stage's model as shapes, with the right parameters frozen."""
-    with torch.device("meta"):
-        model = build(stage["model"])
-    set_trainability(model, stage["trainable"])
-    return model
 
 
 def _show_stage(
