@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from vlmtrain.launch.plan import build_on_meta
 from vlmtrain.report.end_report import EndReport
 from vlmtrain.report.sample_page import PageHeading
 from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSummary
 from vlmtrain.report.summary_json import RunSummary, StageSummary, find_git_revision, find_versions
 from vlmtrain.results import StageResult
+from vlmtrain.shapes import build_on_meta
 from vlmtrain.training.costs import estimate_memory, list_part_costs
 from vlmtrain.training.precision import resolve_precision
 
