@@ -32,7 +32,6 @@ _DECODER_FAILURES = (
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -60,6 +59,8 @@ def decode_image(data: bytes, max_pixels: int, wanted_side: int, decoder: Decode
                 return _upright(np.array(_to_rgb(_shrink(image, wanted_side) if is_large else image)), orientation)
     except UndecodableImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise UndecodableImage(f"image bomb? {error}") from None
     except Image.UnidentifiedImageError:
         raise UndecodableImage(f"not a {', '.join(FORMATS)} image; it begins with {data[:12]!r}") from None
     except _DECODER_FAILURES as error:

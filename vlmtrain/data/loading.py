@@ -66,18 +66,22 @@ class MicroBatches:
     """The micro-batches of this rank, by (step, number within the step)."""
 
     def __init__(self, source: Source, form: Form, transform: Transform, collator: Collator, plan: LoadingPlan) -> None:
-        sample_positions(0, plan.batch_size, len(source), plan.seed, plan.together)  # a batch larger than the data fails now
         self.source = source
         self.form = form
         self.transform = transform
         self.collator = collator
         self.plan = plan
+        self._positions(0)  # a batch that the data cannot fill fails now and not in a worker
+
+    def _positions(self, step: int) -> list[tuple[int, int]]:
+        plan = self.plan
+        return sample_positions(step, plan.batch_size, len(self.source), plan.seed, plan.together)
 
     def read(self, place: Place) -> Batch:
         step, number = place
         plan, size = self.plan, self.plan.micro_batch_size
         first = (number * plan.world_size + plan.rank) * size
-        positions = sample_positions(step, plan.batch_size, len(self.source), plan.seed, plan.together)[first : first + size]
+        positions = self._positions(step)[first : first + size]
         quarantined: list[dict[str, str]] = []
         samples = [
             self._sample(step * plan.batch_size + first + slot, epoch, index, quarantined)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 from vlmtrain.batch import Batch
@@ -25,7 +26,7 @@ class Quarantine:
 
     def __init__(self, folder: str | Path, num_samples: int, rank: int = 0, world_size: int = 1) -> None:
         self.file = Path(folder) / ("quarantine.jsonl" if rank == 0 else f"quarantine.rank{rank}.jsonl")
-        self.window = _WINDOW
+        self.window = _WINDOW if num_samples > _WINDOW else sys.maxsize  # all of small data is one window
         share = _SHARE * min(_WINDOW, num_samples) / world_size
         self.limit = min(max(_ALWAYS_ALLOWED, int(share)), max(1, num_samples // 2))
         self._positions = self._recall()
@@ -37,24 +38,28 @@ class Quarantine:
 
     def add(self, batch: Batch) -> None:
         """Take in what `batch` reports.  ValueError when there is too much of it."""
-        news = [entry for entry in batch.quarantined if entry["id"] not in self._positions]
+        if not batch.quarantined:
+            return
+        self._list({entry["id"]: entry for entry in batch.quarantined if entry["id"] not in self._positions})
+        newest = max(self._positions.values())
+        recent = sum(position > newest - self.window for position in self._positions.values())
+        if recent > self.limit:
+            last = batch.quarantined[-1]
+            raise ValueError(
+                f"{recent} different samples of the last {_WINDOW} are broken, {self.limit} are allowed; "
+                f"the last is {last['id']!r} of {last['source']}: {last['reason']}. All are listed in {self.file}: "
+                "mend or remove them, delete the list, then run the same command again."
+            )
+
+    def _list(self, news: dict[str, dict[str, str]]) -> None:
         if not news:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as file:
-            for entry in news:
-                self._positions[entry["id"]] = int(entry.get("position", 0))
+            for name, entry in news.items():
+                self._positions[name] = int(entry["position"])
                 file.write(json.dumps(entry) + "\n")
-                logger.warning("set aside sample %s of %s: %s", entry["id"], entry["source"], entry["reason"])
-        newest = max(self._positions.values())
-        recent = sum(position > newest - self.window for position in self._positions.values())
-        if recent > self.limit:
-            last = news[-1]
-            raise ValueError(
-                f"{recent} different samples among the last {min(self.window, newest + 1)} are broken, "
-                f"{self.limit} are allowed; the last is {last['id']!r} of {last['source']}: {last['reason']}. "
-                f"All are listed in {self.file}: mend or remove them, then run the same command again."
-            )
+                logger.warning("set aside sample %s of %s: %s", name, entry["source"], entry["reason"])
 
     def _recall(self) -> dict[str, int]:
         """id -> position of what an earlier part of this run found; a line torn by a kill does not count."""
@@ -67,7 +72,7 @@ class Quarantine:
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            positions[entry["id"]] = int(entry.get("position", 0))
+            positions[entry["id"]] = int(entry["position"])
         if text and not text.endswith("\n"):
             with self.file.open("a") as file:
                 file.write("\n")

@@ -4,9 +4,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -117,7 +119,15 @@ def _become_worker(worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_later)
     torch.set_num_threads(1)
-    logger.debug("worker %d is process %d", worker, os.getpid())
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    """A main process that is killed leaves a fork server, which keeps workers waiting for ever: so they watch."""
+    main = multiprocessing.parent_process()
+    if main is not None:
+        connection.wait([main.sentinel])
+        os._exit(1)
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:

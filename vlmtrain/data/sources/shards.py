@@ -38,6 +38,8 @@ class BrokenShard(ValueError):
 
 def index_shard(path: Path) -> Shard:
     """From notes if the file has not been written since, else by reading it whole.  BrokenShard if it is damaged."""
+    if not path.is_file():
+        raise BrokenShard(path, "it is not a regular file", 0)
     stamp = file_stamp(path)
     notes = recall(path, _NOTES)
     if notes is not None and notes.get("version") == _VERSION and notes.get("stamp") == stamp:
