@@ -1,4 +1,4 @@
-"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit_scenes,bert_scenes,opt_scenes}, from vlmtrain's own recipes.
+"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit,bert,opt}_scenes, from vlmtrain's own recipes.
 
     python scripts/make_embedded.py tokenizers      # first: words and byte pairs of the scenes' text
     python scripts/make_embedded.py vit             # experiment pretrain_vit: image encoder and text tower
@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -25,6 +26,14 @@ from vlmtrain.encoders.vit_files import save_pretrained
 from vlmtrain.training.checkpoint import load_part, newest_valid
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
+ABOUT = {
+    "vit_scenes": "A small vision transformer (64 px, patches of 8 px): the image tower of a CLIP-style dual encoder "
+    "trained on vlmtrain's procedural scenes. `transformers.ViTModel` loads it.",
+    "bert_scenes": "A small BERT: the text tower of the same dual encoder. vlmtrain's tiny Q-Former starts from it. "
+    "`transformers.BertModel` loads it.",
+    "opt_scenes": "A small OPT, trained on text about procedural scenes; it never saw an image. "
+    "`transformers.OPTForCausalLM` loads it.",
+}
 NUM_DOCUMENTS = 5000
 BYTE_PAIRS = 320
 SEED = 1
@@ -64,7 +73,7 @@ def _train(experiment: str, overrides: list[str]) -> Path:
     return run
 
 
-def _trained_model(run: Path, stage: str, parts: list[str]):  # noqa: ANN202
+def _trained_model(run: Path, stage: str, parts: list[str]) -> Any:
     checkpoint = newest_valid(run / "checkpoints" / stage)
     if checkpoint is None:
         raise ValueError(f"{run} holds no checkpoint of stage {stage}: the training has not come to its end")
@@ -121,6 +130,33 @@ def _describe(name: str, figures: dict) -> None:
         "git_revision": figures["git_revision"],
     }
     (EMBEDDED / name / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    (EMBEDDED / name / "README.md").write_text(_card(name, origin))
+
+
+def _card(name: str, origin: dict[str, Any]) -> str:
+    """The model card."""
+    stage = origin["stages"][0]
+    figures = "\n".join(
+        f"| {key} | {value:.4g} |" for key, value in stage["metrics"].items() if isinstance(value, float)
+    )
+    return f"""---
+license: apache-2.0
+library_name: transformers
+---
+# {name}
+
+{ABOUT[name]}
+
+Made by `python scripts/make_embedded.py` from the experiment `{origin["experiment"]}`: {stage["steps"]} steps,
+{stage["samples"]} samples, {stage["seconds"]:.0f} s on two CPU cores. What it was trained on holds none of the
+colour-shape pairs and relation combinations that the compositional split keeps back. It knows nothing but these scenes.
+
+sha256 of model.safetensors: `{origin["sha256"]}`
+
+| figure at the end of training | value |
+| --- | --- |
+{figures}
+"""
 
 
 def main() -> None:
