@@ -88,6 +88,18 @@ def test_frozen_encoder_runs_once_per_micro_batch_when_surveyed_or_not(tmp_path:
     assert len(calls) == 2
 
 
+class _Short(ToySteps):
+    def steps(self, start: int):
+        return iter([])
+
+
+def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    trainer = build_trainer(tmp_path)
+    trainer.source = _Short(8)
+    with pytest.raises(ValueError, match="the data ended before step 0 of 12"):
+        trainer.train(Signals())
+
+
 def test_trainable_parameter_without_rate_is_an_error(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path)
     trainer.model.encoder.requires_grad_(True)

@@ -292,14 +292,14 @@ def start(folder: Path, world: int = 1, **job: object) -> list[BaseProcess]:
     return ranks
 
 
-def join(ranks: list[BaseProcess], timeout: float = 30.0) -> list[int | None]:
+def join(ranks: list[BaseProcess], timeout: float = 120.0) -> list[int | None]:
     """Exit codes; None for a rank that hangs."""
     for rank in ranks:
         rank.join(timeout)
     return [rank.exitcode for rank in ranks]
 
 
-def wait_until_started(folder: Path, world: int, timeout: float = 30.0) -> None:
+def wait_until_started(folder: Path, world: int, timeout: float = 120.0) -> None:
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         if all((folder / f"started-{rank}").exists() for rank in range(world)):

@@ -93,7 +93,7 @@ class Trainer:
         batches = self.source.steps(self.progress.step)
         while self.progress.step < self.max_steps:
             started = time.perf_counter()
-            self.micro_batches = next(batches)
+            self.micro_batches = self._next(batches)
             waited = time.perf_counter() - started
             result = self.update(self.micro_batches, self.progress.step, signals.requested is not None)
             self._count(result, waited)
@@ -101,6 +101,12 @@ class Trainer:
             if result.should_stop and self.progress.step < self.max_steps:
                 self.save()
                 raise Preempted(f"stopped by a signal after step {self.progress.step}; the same command resumes there")
+
+    def _next(self, batches: Iterator[list[Batch]]) -> list[Batch]:
+        micro_batches = next(batches, None)
+        if micro_batches is None:
+            raise ValueError(f"the data ended before step {self.progress.step} of {self.max_steps}; lower max_steps")
+        return micro_batches
 
     def _count(self, result: UpdateResult, waited: float) -> None:
         samples = sum(len(batch) for batch in self.micro_batches) * self.accelerator.num_processes
