@@ -46,6 +46,13 @@ QUIZ = [
     ("stages.language.form.promt=a", ["promt", "stages.language.form.prompt"]),
     ("stages.language.transform.flp=true", ["flp", "stages.language.transform.flip"]),
     ("data.path=null", ["data.path", "text"]),
+    ("model.encoder=null", ["model.encoder", "a VisionEncoder"]),
+    ("model.encoder=5", ["model.encoder", "a VisionEncoder"]),
+    (
+        "model.language_model={_target_: vlmtrain.connectors.mlp.MLPConnector, encoder_width: 1, patches_per_tile: 1, "
+        "language_width: 1}",
+        ["model.language_model", "makes no LanguageModel"],
+    ),
 ]
 
 

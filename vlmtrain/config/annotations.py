@@ -1,7 +1,6 @@
 """Does a plain YAML value suit an annotation?  Judged from the annotation's text, so that nothing is imported."""
 
 import ast
-from collections.abc import Callable
 from typing import Any
 
 NUMBERS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float)}
@@ -17,14 +16,6 @@ def fits(value: object, annotation: str | None) -> bool:
         return _fits(value, ast.parse(annotation.strip("'\""), mode="eval").body)
     except SyntaxError:
         return True
-
-
-def wants_part(annotation: str | None, is_part: Callable[[str], bool]) -> str | None:
-    """The class that an annotation names, when only an object can satisfy it (by `is_part`); else None."""
-    if annotation is None:
-        return None
-    names = [part.strip() for part in annotation.split("|") if part.strip() != "None"]
-    return names[0] if len(names) == 1 and names[0].isidentifier() and is_part(names[0]) else None
 
 
 def _fits(value: object, node: ast.expr) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from vlmtrain.config.annotations import fits
 from vlmtrain.config.embedded import resolve_source
 from vlmtrain.config.faults import Fault, closest
-from vlmtrain.config.signatures import Parameter, Signature, TargetError, read_signature
+from vlmtrain.config.signatures import Definition, Parameter, Signature, TargetError, makes, read_signature
 from vlmtrain.config.typed_values import spell
 
 DIRECTIVES = ("_target_", "_partial_")
@@ -67,9 +67,27 @@ def _check_node(node: dict[str, Any], path: str) -> Iterator[Fault]:
 def _check_argument(path: str, value: Any, parameter: Parameter, signature: Signature) -> Iterator[Fault]:
     if value == "???":
         yield Fault(f"{path}.{parameter.name}", "has no value yet", f"type {path}.{parameter.name}=VALUE")
+    elif parameter.part is not None and not (value is None and "None" in str(parameter.annotation)):
+        yield from _check_part(f"{path}.{parameter.name}", value, parameter.part, signature)
     elif not fits(value, parameter.annotation):
         wanted = spell(parameter.annotation or "")
         yield Fault(f"{path}.{parameter.name}", f"got {value!r}", f"{signature.name} wants {wanted}")
+
+
+def _check_part(path: str, value: Any, part: Definition, signature: Signature) -> Iterator[Fault]:
+    """An argument that must be an object: is it a node, and does the node make the right thing?"""
+    wanted = part.node.name
+    if not isinstance(value, dict) or "_target_" not in value:
+        yield Fault(path, f"got {value!r}", f"{signature.name} wants a {wanted}: a section with _target_")
+        return
+    try:
+        is_right = bool(value.get("_partial_")) or makes(value["_target_"], part)
+    except TargetError:
+        return  # told where the node stands
+    if not is_right:
+        yield Fault(
+            path, f"{value['_target_']} makes no {wanted}", f"{signature.name} wants one: name another _target_"
+        )
 
 
 def _explain_argument(key: str, node: dict[str, Any], path: str, signature: Signature) -> Fault:

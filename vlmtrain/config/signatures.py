@@ -5,14 +5,11 @@ can only name what is *defined* in an allowed package, not what such a package h
 """
 
 import ast
-import importlib.machinery
-import importlib.util
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from vlmtrain.config.allowed import allowed_packages, is_allowed
 from vlmtrain.config.faults import offer
+from vlmtrain.config.source_code import find_source, read_imports, read_members, read_tree
 
 PLAIN_BASES = {
     "Module",
@@ -36,6 +33,7 @@ class Parameter:
     name: str
     annotation: str | None
     is_required: bool
+    part: "Definition | None" = None  # the class of an allowed package that it must be an object of
 
 
 @dataclass(frozen=True)
@@ -101,15 +99,15 @@ def list_bases(definition: Definition) -> list[Definition]:
 def resolve_name(module: str, name: ast.expr | str) -> Definition | None:
     """The class that `name` means in `module`, if an allowed package defines it."""
     text = name if isinstance(name, str) else ast.unparse(name)
-    members = _members(module)
+    members = read_members(module)
     own = members.get(text)
     if own is not None:
         return Definition(module, own)
-    imported = _imports(module).get(text)
+    imported = read_imports(module).get(text)
     if imported is None or not any(imported.startswith(f"{package}.") for package in allowed_packages()):
         return None
     home, _, last = imported.rpartition(".")
-    member = _members(home).get(last) if _source_file(home) else None
+    member = read_members(home).get(last) if find_source(home) else None
     return Definition(home, member) if member is not None else None
 
 
@@ -153,7 +151,12 @@ def _signature_of(definition: Definition, name: str, skip_first: bool) -> Signat
         (item, default is None) for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     parameters = {
-        item.arg: Parameter(item.arg, _spell(item.annotation, definition.module), is_required)
+        item.arg: Parameter(
+            item.arg,
+            _spell(item.annotation, definition.module),
+            is_required,
+            _find_part(item.annotation, definition.module),
+        )
         for item, is_required in listed
     }
     return Signature(name, parameters, takes_anything=arguments.kwarg is not None)
@@ -162,11 +165,33 @@ def _signature_of(definition: Definition, name: str, skip_first: bool) -> Signat
 def _spell(annotation: ast.expr | None, module: str) -> str | None:
     """The annotation's text; a name that stands for a longer one (`Format = Literal[...]`) is written out."""
     if isinstance(annotation, ast.Name):
-        home, _, name = _imports(module).get(annotation.id, f"{module}.{annotation.id}").rpartition(".")
-        for node in _tree(home).body if home.startswith(allowed_packages()) else []:
+        home, _, name = read_imports(module).get(annotation.id, f"{module}.{annotation.id}").rpartition(".")
+        for node in read_tree(home).body if home.startswith(allowed_packages()) else []:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
                 return _spell(node.value, home)
     return ast.unparse(annotation) if annotation else None
+
+
+def _find_part(annotation: ast.expr | None, module: str) -> Definition | None:
+    """The class that `Name` or `Name | None` means, where objects of it (not values) are wanted."""
+    if isinstance(annotation, ast.BinOp) and ast.unparse(annotation.right) == "None":
+        annotation = annotation.left
+    found = resolve_name(module, annotation) if isinstance(annotation, ast.Name) else None
+    return found if found is not None and isinstance(found.node, ast.ClassDef) else None
+
+
+def makes(target: str, part: Definition) -> bool:
+    """Whether calling `target` gives an object of class `part`; True where the source does not tell."""
+    definition, method = find_definition(target)
+    node = method or definition.node
+    if "Protocol" in [ast.unparse(base) for base in getattr(part.node, "bases", [])]:
+        return True
+    if isinstance(node, ast.FunctionDef):
+        made = resolve_name(definition.module, node.returns) if node.returns is not None else None
+        if made is None:
+            return True
+        definition = made
+    return part in list_bases(definition)
 
 
 def _has_decorator(node: ast.ClassDef | ast.FunctionDef, name: str) -> bool:
@@ -176,70 +201,19 @@ def _has_decorator(node: ast.ClassDef | ast.FunctionDef, name: str) -> bool:
 def _split(target: str) -> tuple[str, list[str]]:
     parts = target.split(".")
     for length in range(len(parts), 0, -1):
-        if _source_file(".".join(parts[:length])):
+        if find_source(".".join(parts[:length])):
             return ".".join(parts[:length]), parts[length:]
     raise TargetError(f"{target!r}: package {parts[0]!r} is not installed and not in the working folder")
 
 
 def _member(module: str, name: str, target: str) -> ast.ClassDef | ast.FunctionDef:
-    node = _members(module).get(name)
+    node = read_members(module).get(name)
     if node is not None:
         return node
-    imported = _imports(module).get(name)
+    imported = read_imports(module).get(name)
     if imported:
         raise TargetError(f"{target!r} is only imported there: name the place that defines it, {imported}")
-    file = _source_file(module)
+    file = find_source(module)
     modules = [path.stem for path in file.parent.glob("*.py")] if file and file.name == "__init__.py" else []
-    known = [f"{module}.{word}" for word in [*_members(module), *modules] if not word.startswith("_")]
+    known = [f"{module}.{word}" for word in [*read_members(module), *modules] if not word.startswith("_")]
     raise TargetError(f"{target!r} does not exist; {offer(target, known, f'{module} has')}")
-
-
-@cache
-def _source_file(module: str) -> Path | None:
-    """The file of `module`, found without importing any package."""
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin)
-    for name in rest:
-        if file.name != "__init__.py":
-            return None
-        inner = importlib.machinery.PathFinder.find_spec(name, [str(file.parent)])
-        if inner is None or inner.origin is None:
-            return None
-        file = Path(inner.origin)
-    return file if file.suffix == ".py" else None
-
-
-@cache
-def _tree(module: str) -> ast.Module:
-    file = _source_file(module)
-    return ast.parse(file.read_text(encoding="utf-8")) if file else ast.Module(body=[], type_ignores=[])
-
-
-@cache
-def _members(module: str) -> dict[str, ast.ClassDef | ast.FunctionDef]:
-    return {node.name: node for node in _tree(module).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-
-
-@cache
-def _imports(module: str) -> dict[str, str]:
-    """Name in `module` -> full name of what was imported under it."""
-    names: dict[str, str] = {}
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            names.update({alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names})
-        elif isinstance(node, ast.ImportFrom):
-            home = _absolute(module, node)
-            names.update({alias.asname or alias.name: f"{home}.{alias.name}" for alias in node.names})
-    return names
-
-
-def _absolute(module: str, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    file = _source_file(module)
-    package = module.split(".") if file and file.name == "__init__.py" else module.split(".")[:-1]
-    kept = package[: len(package) - (node.level - 1)]
-    return ".".join([*kept, *([node.module] if node.module else [])])
