@@ -131,6 +131,17 @@ def test_very_large_image_is_shrunk_while_it_is_decoded() -> None:
     assert min(pixels.shape[:2]) >= 128 and max(pixels.shape[:2]) < 7_000 and (pixels == 0).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_strips_make_the_same_picture(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.effect_noise((203, 307), 90).convert("RGB").resize((406, 614)).convert(mode)
+    whole = ImageTransform(32)(encoded(picture)).int()
+    monkeypatch.setattr("vlmtrain.data.decode._LARGE", 100)
+    monkeypatch.setattr("vlmtrain.data.decode._STRIP", 9000)
+    shrunk = decode_image(encoded(picture), 10**6, 32)
+    assert shrunk.shape == (103, 68, 3)
+    assert (ImageTransform(32)(encoded(picture)).int() - whole).abs().float().mean() < 6
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 6000), (6000, 1), (2, 3)])
 def test_odd_shapes(size: tuple[int, int]) -> None:
     for resize in ("squash", "crop", "pad"):

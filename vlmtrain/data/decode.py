@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]  # [h, w, 3]
 
 _ORIENTATION = 0x0112
 _LARGE = 16_000_000  # pixels from which on memory matters more than the last bit of the picture
+_STRIP = 2_000_000  # pixels
 _DECODER_FAILURES = (
     OSError,
     ValueError,
@@ -56,7 +57,8 @@ def decode_image(data: bytes, max_pixels: int, wanted_side: int, decoder: Decode
                     return _upright(_decode_jpeg(data), _orientation(image))
                 image.load()
                 orientation = _orientation(image)
-                return _upright(np.array(_to_rgb(_shrink(image, wanted_side) if is_large else image)), orientation)
+                pixels = _shrink_by_strips(image, wanted_side) if is_large else np.array(_to_rgb(image))
+                return _upright(pixels, orientation)
     except UndecodableImage:
         raise
     except Image.DecompressionBombError as error:
@@ -103,11 +105,15 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _shrink(image: Image.Image, wanted_side: int) -> Image.Image:
-    factor = min(image.size) // (2 * wanted_side)
-    if factor < 2 or image.mode not in ("1", "L", "RGB", "CMYK"):
-        return image
-    return (image.convert("L") if image.mode == "1" else image).reduce(factor)
+def _shrink_by_strips(image: Image.Image, wanted_side: int) -> Pixels:
+    """Means of whole squares of pixels, converted a few rows at a time, so that one large image fills no memory."""
+    factor = max(1, min(image.size) // (2 * wanted_side))
+    rows = factor * max(1, _STRIP // (image.width * factor))
+    small = np.empty((-(-image.height // factor), -(-image.width // factor), 3), dtype=np.uint8)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        small[top // factor : (top + rows) // factor] = np.asarray(_to_rgb(strip).reduce(factor))
+    return small
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
