@@ -97,6 +97,7 @@ class Stage:
             actions=self._actions(journal),
             max_skipped_steps=settings["max_skipped_steps"],
         )
+        self.checkpoints.require_room()
         trainer.resume()
         journal.start_stage(self.name, trainer.progress.step, self.max_steps)
         trainer.train(signals)
