@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from vlmtrain.config.build import build
 from vlmtrain.data.collate import Collator
@@ -64,7 +63,7 @@ class Stage:
         settings = config["trainer"]
         self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
-        self.model: nn.Module = build(config["model"])
+        self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
         self.multiples = set_trainability(self.model, config["trainable"])
         self.hand_overs = self._start_from_earlier_stages()
@@ -160,7 +159,7 @@ class Stage:
     def _transform(self, is_training: bool) -> ImageTransform:
         encoder = getattr(self.model, "encoder", None)
         size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
-        return ImageTransform(size, **((self.config["transform"] or {}) if is_training else {}))
+        return ImageTransform(size, **((self.config.get("transform") or {}) if is_training else {}))
 
     def _actions(self, journal: Journal) -> list[Action]:
         settings = self.config["trainer"]

@@ -33,7 +33,8 @@ class StepSource(Protocol):
 class Action(Protocol):
     """Something done every so many steps, and after the last one; `every` = 0 means only after the last one."""
 
-    every: int
+    @property
+    def every(self) -> int: ...
 
     def __call__(self, trainer: "Trainer") -> None: ...
 
