@@ -25,12 +25,24 @@ class Visual:
 Part = Text | Visual
 
 
+class NothingToLearn(ValueError):
+    """Row number `row` would hold no supervised target: that sample is of no use, the others may be."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(row, reason)
+        self.row = row
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class Layout(ABC):
     """Writes parts in reading order into padded token rows, and reads token rows back."""
 
     @abstractmethod
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
-        """Training rows with targets.  ValueError where a row would hold no supervised target."""
+        """Training rows with targets.  NothingToLearn where a row would hold no supervised target."""
 
     @abstractmethod
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:

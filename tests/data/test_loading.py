@@ -1,6 +1,8 @@
 """Every cut of a step gives the same samples, pixels and words; faults are counted, replaced and bounded."""
 
 import logging
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from vlmtrain.batch import Batch
+from vlmtrain.batch import Batch, TextBatch
 from vlmtrain.data.collate import Collator
 from vlmtrain.data.forms import Captioning, TextDocuments
 from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader
@@ -17,7 +19,9 @@ from vlmtrain.data.scenes.text import document
 from vlmtrain.data.sources.documents import MadeDocuments
 from vlmtrain.data.sources.webdataset import WebDataset
 from vlmtrain.data.transforms import ImageTransform
-from vlmtrain.layout import Layout
+from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text
+from vlmtrain.layouts.causal import CausalLayout
 
 MakeLoader = Callable[..., StepLoader]
 PLAN = LoadingPlan(seed=3, batch_size=8, max_steps=6, start_method="fork")
@@ -152,9 +156,10 @@ def test_broken_samples_are_replaced_and_reported_and_move_nobody_else(
 def test_planted_faults_are_found_and_nothing_else(
     tmp_path: Path, write_shard: Callable[..., Path], jpeg: Callable[..., bytes], layout: Layout
 ) -> None:
-    """F18 in small: half a JPEG, an empty file, zeros, HTML, a wrong extension; and an empty caption."""
+    """F18 in small: half a JPEG, an empty file, zeros, HTML, a wrong extension, a bomb; and an empty caption."""
     good = jpeg(0, 40, 30)
     faults = {7: good[: len(good) // 2], 19: b"", 33: bytes(900), 40: b"<html></html>", 55: b"a text, not an image"}
+    faults[61] = png_header(20_000, 20_000)
     members = {}
     for number in range(80):
         members[f"{number:03d}.jpg"] = faults.get(number, good)
@@ -167,6 +172,7 @@ def test_planted_faults_are_found_and_nothing_else(
     found = {entry["id"]: entry["reason"] for batch in batches for entry in batch.quarantined}
     assert sorted(found) == [f"s/{number:03d}" for number in sorted({*faults, 66})]
     assert "caption" in found["s/066"] and "empty" in found["s/019"] and "not a JPEG" in found["s/040"]
+    assert "image bomb" in found["s/061"]
     delivered = {key for batch in batches for key in batch.sample_ids}
     assert delivered == {f"s/{number:03d}" for number in range(80)} - set(found)
     assert sum(len(batch) for batch in batches) == 80
@@ -181,6 +187,76 @@ def test_nothing_but_broken_samples_stops_and_names_the_source(
         ValueError, match=r"^101 samples in a row are broken in list; the last is 'sample-\d+': planted"
     ):
         next(loader.steps())
+
+
+def png_header(width: int, height: int) -> bytes:
+    """What a bomb is known by: its size stands in the first chunk; the pixels never get a chance."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(999))
+    chunks = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (body, pixels)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+class Picky(Layout):
+    """Finds nothing to learn in some captions, as a tokenizer does that knows none of their letters."""
+
+    def __init__(self, layout: Layout, unknown: set[str]) -> None:
+        self.layout = layout
+        self.unknown = unknown
+
+    def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
+        for row, parts in enumerate(samples):
+            if any(isinstance(part, Text) and part.string in self.unknown for part in parts):
+                raise NothingToLearn(row, "Nothing to learn here.")
+        return self.layout.write(samples, placeholders_per_item)
+
+    def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
+        return self.layout.write_prompts(samples, placeholders_per_item)
+
+    def read(self, token_ids: list[int]) -> str:
+        return self.layout.read(token_ids)
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 2)])
+def test_captions_without_a_target_are_replaced_like_broken_images(
+    list_source: Any, images: list[bytes], layout: Layout, world_size: int, accumulate: int
+) -> None:
+    """One caption that the tokenizer cannot spell must not end a run of millions."""
+
+    def make(source: Any, **changes: Any) -> StepLoader:
+        collator = Collator(Picky(layout, {"caption 3", "caption 7"}), three)
+        return StepLoader(source, Captioning(), ImageTransform(16), collator, replace(PLAN, **changes))
+
+    source = list_source(images, broken={2, 5})
+    steps = whole_steps(make, source, world_size, accumulate)
+    assert not {"sample-2", "sample-3", "sample-5", "sample-7"} & {key for step in steps for key, _, _ in step}
+    assert steps == whole_steps(make, source, 1, 1)
+    batches = [batch for step in make(source).steps() for batch in step]
+    found = {entry["id"]: entry["reason"] for batch in batches for entry in batch.quarantined}
+    assert sorted(found) == ["sample-2", "sample-3", "sample-5", "sample-7"]
+    assert found["sample-7"] == "Nothing to learn here." and found["sample-5"] == "planted"
+
+
+def test_all_labels_masked_stops_with_the_reason(list_source: Any, images: list[bytes], byte_tokenizer: str) -> None:
+    """TinyLLaVA, LLaVA, InternVL: a template that masks every label trained on loss 0 without a word."""
+    layout = CausalLayout(load_tokenizer(byte_tokenizer), max_tokens=4)
+    form = Captioning(prompt="a prompt that leaves no room for an answer")
+    loader = StepLoader(list_source(images), form, ImageTransform(16), Collator(layout, three), PLAN)
+    with pytest.raises(
+        ValueError, match=r"101 samples in a row.*its prompt alone fills all 4 tokens.*Raise max_tokens"
+    ):
+        next(loader.steps())
+
+
+def test_captions_over_the_limit_are_cut_and_counted(
+    list_source: Any, images: list[bytes], byte_tokenizer: str
+) -> None:
+    layout = CausalLayout(load_tokenizer(byte_tokenizer), max_tokens=4)
+    loader = StepLoader(list_source(images), Captioning(), ImageTransform(16), Collator(layout, three), PLAN)
+    batch = next(loader.steps())[0]
+    assert batch.text.truncated == len(batch) == 8 and not batch.quarantined
 
 
 # Storage that fails (F20) --------------------------------------------------------------------------------------------
@@ -234,3 +310,20 @@ def test_evaluation_goes_through_the_source_in_order(
     assert sum(len(records) for records, _ in batches(list_source(images), None, True)) == 21
     _, prompts = next(batches(list_source(images), 1, True))
     assert rows([prompts])[0][2] == "??"
+
+
+def test_evaluation_leaves_out_captions_without_a_target(
+    list_source: Any, images: list[bytes], layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After hours of training, one odd caption must not cost the evaluation."""
+    picky = Picky(layout, {f"caption {index}" for index in (1, 4, 5, 6, 7)})
+    batches = EvaluationBatches(Captioning(), ImageTransform(16), Collator(picky, three), batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        pairs = list(batches(list_source(images), 9, False))
+    assert [[record.key for record in records] for records, _ in pairs] == [
+        ["sample-0", "sample-2", "sample-3"],
+        ["sample-8"],
+    ]
+    assert all([record.key for record in records] == batch.sample_ids for records, batch in pairs)
+    assert caplog.text.count("Nothing to learn here") == 5
+    assert sum(len(records) for records, _ in batches(list_source(images), 9, True)) == 9, "prompts need no target"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vlmtrain.batch import IGNORED_TARGET, TextBatch
 from vlmtrain.language_models.tokenizers import load_tokenizer
-from vlmtrain.layout import Part, Text, Visual
+from vlmtrain.layout import NothingToLearn, Part, Text, Visual
 from vlmtrain.layouts.causal import CausalLayout
 
 WORDS = st.lists(st.sampled_from(["a", "red", "circle", "blue", "é", "日本", "x9"]), min_size=1, max_size=6).map(
@@ -117,8 +117,9 @@ def test_empty_captions_are_refused(byte_tokenizer: str, caption: str) -> None:
 def test_rows_without_target_are_refused_by_name(byte_tokenizer: str) -> None:
     with pytest.raises(ValueError, match=r"a long prompt.*max_tokens"):
         layout(byte_tokenizer, 3).write([[Text("a long prompt", False), Text(" red")]], lambda tiles: 1)
-    with pytest.raises(ValueError, match="<visual>"):
-        layout(byte_tokenizer).write([[Visual(), Text("only asked", False)]], lambda tiles: 1)
+    with pytest.raises(NothingToLearn, match="<visual>") as refused:
+        layout(byte_tokenizer).write([[Text(" red")], [Visual(), Text("only asked", False)]], lambda tiles: 1)
+    assert refused.value.row == 1
 
 
 def test_terminators_of_several_tokens_are_refused(byte_tokenizer: str) -> None:

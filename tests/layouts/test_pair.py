@@ -1,12 +1,14 @@
 """Rows of a text encoder."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.tokenizers import load_tokenizer
-from vlmtrain.layout import Text, Visual
+from vlmtrain.layout import NothingToLearn, Text, Visual
 from vlmtrain.layouts.pair import PairLayout
 
 WORDS = st.lists(st.sampled_from(["a", "red", "circle", "blue", "é", "日本"]), min_size=1, max_size=6).map(" ".join)
@@ -52,3 +54,15 @@ def test_empty_and_unsupervised_captions_are_refused(byte_tokenizer: str) -> Non
             layout.write([[Visual(), part]], lambda tiles: 1)
     with pytest.raises(ValueError, match="max_tokens 2"):
         PairLayout(layout.tokenizer, 2)
+
+
+def test_a_caption_that_the_tokenizer_cannot_spell_is_named_by_its_row(tmp_path: Path) -> None:
+    """BERT drops characters of no width: the caption is not empty, and yet there is nothing to learn."""
+    from transformers import BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog"]
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path)
+    layout = PairLayout(load_tokenizer(str(tmp_path)), 20)
+    with pytest.raises(NothingToLearn, match="no caption within 20 tokens") as refused:
+        layout.write([[Visual(), Text("a dog")], [Visual(), Text("\u200b")]], lambda tiles: 1)
+    assert refused.value.row == 1

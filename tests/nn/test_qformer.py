@@ -82,7 +82,9 @@ def test_query_pass_equals_transformers(theirs):
     qformer, _ = parts()
     patches = torch.randn(3, 9, MEMORY)
     with torch.no_grad():
-        wanted = theirs(query_embeds=qformer.queries.expand(3, -1, -1), encoder_hidden_states=qformer.patch_norm(patches))
+        wanted = theirs(
+            query_embeds=qformer.queries.expand(3, -1, -1), encoder_hidden_states=qformer.patch_norm(patches)
+        )
         assert (qformer(patches) - wanted.last_hidden_state).abs().max() < 1e-5
 
 

@@ -75,6 +75,28 @@ def test_quarantined_samples_are_written_down(tmp_path: Path) -> None:
     assert lines == [{"step": 2, "id": "broken", "reason": "half a JPEG"}]
 
 
+class Cutting(ToySteps):
+    """At step 1 one text of every micro-batch is too long, at step 4 two are."""
+
+    def steps(self, start: int):
+        for step, batches in enumerate(super().steps(start), start=start):
+            cut = {1: 1, 4: 2}.get(step, 0)
+            yield [replace(batch, text=replace(batch.text, truncated=cut)) for batch in batches]
+
+
+def test_cut_texts_are_counted_in_the_log_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = build_trainer(tmp_path, max_steps=6, accumulate=2)
+    lines: list[float] = []
+    trainer.source = Cutting(8, 2)
+    trainer.actions = [Log(3, lambda step, averages: lines.append(averages["truncated_texts"]))]
+    trainer.train(Signals())
+    assert lines == [2.0, 4.0]
+    told = [record.message for record in caplog.records if "max_tokens" in record.message]
+    assert told == [
+        "step 1: 2 of 8 texts are longer than max_tokens and were cut; truncated_texts in metrics.jsonl counts them"
+    ]
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_non_finite_step_leaves_the_weights_and_is_logged_as_it_is(tmp_path: Path, where: str) -> None:
     trainer = build_trainer(tmp_path, objective=Broken([2, 5], where=where))

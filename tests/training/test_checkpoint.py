@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
-from training_toy import ToyModel, build_trainer
+from training_toy import FROZEN_ENCODER, ToyModel, build_trainer
 
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.checkpoint import Checkpoints, list_checkpoints, load_part, name_of, newest_valid
 from vlmtrain.training.manifest import find_damage, read_manifest
+from vlmtrain.training.optimizer import optimizer_tensors
 from vlmtrain.training.publish import STAGING
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import Progress, TrainingState, weights_hash
@@ -102,6 +104,43 @@ def test_other_frozen_weights_are_refused(run_folder: Path) -> None:
     trainer.model.encoder.project.weight.data += 1
     with pytest.raises(ValueError, match="other frozen weights of encoder"):
         trainer.resume()
+
+
+def test_other_data_or_another_configuration_is_not_resumed(tmp_path: Path) -> None:
+    """The same step would see other samples: the run would be neither the old one nor a new one."""
+    facts = {"config": "c0ffee", "data": "aaa"}
+
+    def trainer_on(facts: dict[str, str]) -> Trainer:
+        trainer = build_trainer(tmp_path, max_steps=3)
+        trainer.checkpoints.facts = facts
+        return trainer
+
+    trainer_on(facts).train(Signals())
+    with pytest.raises(ValueError, match=r"with other data \(data aaa then, bbb now\).*--fresh"):
+        trainer_on({**facts, "data": "bbb"}).resume()
+    with pytest.raises(ValueError, match=r"with other config and data"):
+        trainer_on({"config": "dec0de", "data": "bbb"}).resume()
+    assert trainer_on(facts).resume()
+
+
+def test_no_room_for_two_checkpoints_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(tmp_path)
+    trainer.checkpoints.require_room()
+    state = trainer.checkpoints.state
+    for free, is_enough in ((2 * state.size(), True), (2 * state.size() - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if is_enough:
+            trainer.checkpoints.require_room()
+            continue
+        with pytest.raises(ValueError, match=r"0\.0 GB free; two checkpoints need .* GB: make room, .*run_dir="):
+            trainer.checkpoints.require_room()
+    trainer.train(Signals())
+    folder = trainer.checkpoints.newest_valid()
+    assert folder is not None
+    tensors = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert 0.9 * state.size() < tensors < 2 * state.size(), "a small model: names and counters weigh something too"
 
 
 def test_every_file_is_synced_before_the_rename_and_the_folder_after(
@@ -313,3 +352,31 @@ def test_t26_fails_when_nothing_or_the_wrong_shape_matches(
 ) -> None:
     with pytest.raises(ValueError, match=told):
         load_part(published / "checkpoints/toy/step-00000012", part, into)
+
+
+def test_t26_a_resumed_second_stage_keeps_weights_and_moments(published: Path, tmp_path: Path) -> None:
+    """The hand-over comes before the resumption at every start, and must not undo what the second stage learned."""
+    first_stage = published / "checkpoints/toy/step-00000012"
+    rates = {**FROZEN_ENCODER, "head": None}
+
+    def second_stage(folder: Path, max_steps: int) -> Trainer:
+        trainer = build_trainer(folder, max_steps, rates=rates, schedule_steps=6)
+        handed = load_part(first_stage, "connector", trainer.model.connector)
+        assert handed.matched and not handed.missing
+        return trainer
+
+    straight = second_stage(tmp_path / "straight", 6)
+    straight.train(Signals())
+    second_stage(tmp_path / "parts", 3).train(Signals())
+    resumed = second_stage(tmp_path / "parts", 6)
+    given = resumed.model.connector[0].weight.detach().clone()
+    assert resumed.resume() and resumed.progress.step == 3
+    assert not torch.equal(resumed.model.connector[0].weight, given), "it went on from its own step 3"
+    assert optimizer_tensors(resumed.update.optimizer).keys() == optimizer_tensors(straight.update.optimizer).keys()
+    resumed.train(Signals())
+    for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    moments = optimizer_tensors(resumed.update.optimizer)
+    assert moments and all(
+        torch.equal(value, moments[name]) for name, value in optimizer_tensors(straight.update.optimizer).items()
+    )

@@ -29,6 +29,16 @@ def test_cosine_is_half_way_in_the_middle() -> None:
     assert Schedule(lr=1.0, max_steps=101).learning_rate(50) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_every_step_has_a_rate_of_its_own_whatever_an_epoch_is(shape: str) -> None:
+    """LAVIS warms up in epoch 0 only and moves its cosine once an epoch: a staircase."""
+    schedule = Schedule(lr=1.0, max_steps=1000, warmup=400, shape=shape)  # type: ignore[arg-type]
+    rates = [schedule.learning_rate(step) for step in range(1000)]
+    assert all(early < late for early, late in pairwise(rates[:400]))
+    assert all(early > late for early, late in pairwise(rates[399:]))
+    assert rates[399] == 1.0 and rates[0] == 1 / 400
+
+
 @given(
     max_steps=st.integers(1, 500),
     share=st.floats(0, 100),

@@ -33,6 +33,14 @@ def test_it_learns(tmp_path: Path) -> None:
     assert 0 <= lines[-1]["data_wait"] <= 1 and lines[-1]["samples_per_second"] > 0
 
 
+def test_every_step_takes_the_rate_of_its_number_also_after_a_resume(tmp_path: Path) -> None:
+    run(tmp_path, max_steps=7, schedule_steps=12)
+    trainer = run(tmp_path, max_steps=12)
+    schedule = trainer.update.schedule
+    rates = [line["learning_rate"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert rates == [schedule.learning_rate(step) for step in range(12)]
+
+
 def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
     straight = run(tmp_path / "straight", ema=True)
     for stop in (4, 7, 12):  # step 3, 6 and 12 are saved; 4 and 7 are lost and done again

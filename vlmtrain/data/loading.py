@@ -6,7 +6,7 @@ whatever the number of ranks, micro-batches and workers; starting at any step is
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from vlmtrain.data.quarantine import MAX_IN_A_ROW
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.workers import Place, WorkerPool
-from vlmtrain.layout import Part
+from vlmtrain.layout import NothingToLearn, Part
 
 logger = logging.getLogger(__name__)
 
@@ -83,19 +83,30 @@ class MicroBatches:
         first = (number * plan.world_size + plan.rank) * size
         positions = self._positions(step)[first : first + size]
         quarantined: list[dict[str, str]] = []
-        samples = [
-            self._sample(step * plan.batch_size + first + slot, epoch, index, quarantined)
+        slots = [
+            self._candidates(step * plan.batch_size + first + slot, epoch, index, quarantined)
             for slot, (epoch, index) in enumerate(positions)
         ]
-        return replace(self.collator(samples), seed=key_of("step", plan.seed, step), quarantined=quarantined)
+        batch = self._collate([next(slot) for slot in slots], slots)
+        return replace(batch, seed=key_of("step", plan.seed, step), quarantined=quarantined)
 
-    def _sample(self, position: int, epoch: int, index: int, quarantined: list[dict[str, str]]) -> Prepared:
-        """The sample at `index`, or the first good one of the reserve of this position."""
+    def _collate(self, samples: list[Prepared], slots: list[Generator[Prepared, None, None]]) -> Batch:
+        """Only the layout knows whether a caption holds a word that the model can learn; if not, it is broken too."""
+        while True:
+            try:
+                return self.collator(samples)
+            except NothingToLearn as error:
+                samples[error.row] = slots[error.row].throw(BrokenSample(samples[error.row].key, error.reason))
+
+    def _candidates(
+        self, position: int, epoch: int, index: int, quarantined: list[dict[str, str]]
+    ) -> Generator[Prepared, None, None]:
+        """The sample at `index`; then, each time one is broken or a BrokenSample thrown in, the next of the reserve."""
         for attempt in range(MAX_IN_A_ROW + 1):
             try:
                 record = read_patiently(self.source, index)
                 key = key_of("sample", self.plan.seed, epoch, index)
-                return prepare(record, self.form.parts(record, key), self.transform, key)
+                yield prepare(record, self.form.parts(record, key), self.transform, key)
             except BrokenSample as error:
                 entry = {"id": error.key, "source": self.source.name, "reason": error.reason, "position": str(position)}
                 quarantined.append(entry)
@@ -134,23 +145,35 @@ class EvaluationBatches:
 
     def __call__(self, source: Source, limit: int | None, prompts: bool) -> Iterator[tuple[list[Record], Batch]]:
         """At most `limit` records; `prompts` gives rows to be continued, otherwise rows of the first caption."""
-        make = self.collator.prompts if prompts else self.collator
-        records: list[Record] = []
-        samples: list[Prepared] = []
+        pairs = list[tuple[Record, Prepared]]()
         for index in range(min(len(source), len(source) if limit is None else limit)):
             try:
                 record = read_patiently(source, index)
                 parts = self.form.prompt_parts(record) if prompts else self.form.parts(record, 0)
-                samples.append(prepare(record, parts, self.transform, None))
+                pairs.append((record, prepare(record, parts, self.transform, None)))
             except BrokenSample as error:
                 logger.warning("left out of the evaluation on %s: %s", source.name, error)
+            if len(pairs) == self.batch_size:
+                yield from self._collate(pairs, source, prompts)
+                pairs = []
+        yield from self._collate(pairs, source, prompts)
+
+    def _collate(
+        self, pairs: list[tuple[Record, Prepared]], source: Source, prompts: bool
+    ) -> Iterator[tuple[list[Record], Batch]]:
+        """The batch, without the samples that hold nothing to learn; no batch where none is left."""
+        make = self.collator.prompts if prompts else self.collator
+        while pairs:
+            try:
+                batch = make([sample for _, sample in pairs])
+            except NothingToLearn as error:
+                record, _ = pairs.pop(error.row)
+                logger.warning(
+                    "left out of the evaluation on %s: %s", source.name, BrokenSample(record.key, str(error))
+                )
                 continue
-            records.append(record)
-            if len(records) == self.batch_size:
-                yield records, make(samples)
-                records, samples = [], []
-        if records:
-            yield records, make(samples)
+            yield [record for record, _ in pairs], batch
+            return
 
 
 def read_patiently(source: Source, index: int) -> Record:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from transformers import PreTrainedTokenizerBase
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.layout import Layout, Part, Text, Visual
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text, Visual
 from vlmtrain.layouts.tokens import Row, describe, prompt_batch, tokenize, training_batch
 
 
@@ -35,13 +35,14 @@ class CausalLayout(Layout):
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         rows = self._rows(samples, placeholders_per_item, terminate=True)
-        for row, parts in zip(rows, samples, strict=True):
+        for number, (row, parts) in enumerate(zip(rows, samples, strict=True)):
             if not any(isinstance(part, Text) and part.supervised and part.string.strip() for part in parts):
-                raise ValueError(f"Nothing to learn in {describe(parts)}: the caption or answer is empty.")
+                raise NothingToLearn(number, f"Nothing to learn in {describe(parts)}: the caption or answer is empty.")
             if row.num_targets() == 0:
-                raise ValueError(
+                raise NothingToLearn(
+                    number,
                     f"Nothing to learn in {describe(parts)}: its prompt alone fills all {self.max_tokens} tokens."
-                    "  Raise max_tokens or shorten the prompt."
+                    "  Raise max_tokens or shorten the prompt.",
                 )
         return training_batch(rows, self.pad_id)
 

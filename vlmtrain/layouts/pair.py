@@ -5,7 +5,7 @@ from collections.abc import Callable
 from transformers import PreTrainedTokenizerBase
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.layout import Layout, Part, Text
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.tokens import Row, describe, prompt_batch, tokenize, training_batch
 
 
@@ -29,9 +29,10 @@ class PairLayout(Layout):
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         ids = tokenize(self.tokenizer, samples)
         rows = [self._row(parts, ids, room=self.max_tokens - 2) for parts in samples]
-        for row, parts in zip(rows, samples, strict=True):
+        for number, (row, parts) in enumerate(zip(rows, samples, strict=True)):
             if not any(row.supervised) or not any(isinstance(part, Text) and part.string.strip() for part in parts):
-                raise ValueError(f"Nothing to learn in {describe(parts)}: no caption within {self.max_tokens} tokens.")
+                reason = f"Nothing to learn in {describe(parts)}: no caption within {self.max_tokens} tokens."
+                raise NothingToLearn(number, reason)
             row.extend([self.last_id], supervised=row.supervised[-1])
         return training_batch(rows, self.pad_id)
 

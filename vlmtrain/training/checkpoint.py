@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from vlmtrain.training.manifest import check_file, find_damage, is_complete
+from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
 from vlmtrain.training.publish import publish, remove_leftovers
 from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
 from vlmtrain.training.stops import SavingFails
@@ -27,7 +27,7 @@ class Checkpoints:
     """The folder `checkpoints/<stage>`; all ranks call, the first one writes.
 
     The newest `keep` valid ones are kept, and never fewer than two: should the newest get damaged, one is left.
-    `facts` (the hash of the configuration) go into every manifest.
+    `facts` (hashes of configuration and data) go into every manifest, and only a run of the same facts is resumed.
     """
 
     def __init__(
@@ -63,13 +63,17 @@ class Checkpoints:
         return False
 
     def restore_newest(self) -> Progress | None:
-        """Load the newest valid checkpoint on every rank; None where there is none."""
+        """Load the newest valid checkpoint on every rank; None where there is none.
+
+        ValueError where it was saved with other facts: on other data, the same steps would see other samples.
+        """
         newest = self.newest_valid() if self._accelerator.is_main_process else None
         # 0 says "none": a checkpoint of step 0 would hold nothing that was trained.
         step = _agreed(self._accelerator, step_of(newest) if newest is not None else 0)
         if step == 0:
             return None
         folder = self.folder / name_of(step)
+        self._check_facts(folder)
         progress = self.state.restore(folder)
         logger.info("resumed from %s", folder)
         return progress
@@ -108,6 +112,16 @@ class Checkpoints:
             logger.warning("checkpoint of step %d could not be written: %s; training goes on", progress.step, error)
             return False
         return True
+
+    def _check_facts(self, folder: Path) -> None:
+        saved = read_manifest(folder)
+        other = [name for name, fact in self.facts.items() if saved.get(name, fact) != fact]
+        if other:
+            told = "; ".join(f"{name} {saved[name]} then, {self.facts[name]} now" for name in other)
+            raise ValueError(
+                f"{folder} was saved with other {' and '.join(other)} ({told}): give the same again to resume, or "
+                "start a new run with --fresh or another run_dir=FOLDER"
+            )
 
     def _make_way(self, target: Path) -> bool:
         """True where nothing valid stands in the way any more; a valid checkpoint is never overwritten."""

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from vlmtrain.training.update import UpdateResult
 
+TRUNCATED = "truncated_texts"
+
 
 class Meter:
     """Averages of losses and metrics, and speeds, over the steps since the last reading."""
@@ -18,12 +20,15 @@ class Meter:
     def _reset(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._metrics: dict[str, tuple[Tensor | int, Tensor | int]] = {}
-        self._steps = self._skipped = self._samples = 0
+        self._steps = self._skipped = self._samples = self._truncated = 0
         self._learning_rate = self._waited = self._paused = 0.0
         self._since = time.perf_counter()
 
-    def add(self, result: UpdateResult, samples: int, waited: float) -> None:
-        """Count a step with `samples` samples over all ranks that waited `waited` seconds for data."""
+    def add(self, result: UpdateResult, samples: int, waited: float, truncated: int = 0) -> None:
+        """Count a step with `samples` samples over all ranks that waited `waited` seconds for data.
+
+        `truncated` of this rank's texts were cut to their layout's limit.
+        """
         terms = {f"loss/{term}": share for term, share in result.shares.items()}
         for name, share in {"loss": result.loss(), **terms}.items():
             self._sums[name] = self._sums[name] + share if name in self._sums else share.clone()
@@ -35,6 +40,7 @@ class Meter:
         self._steps += 1
         self._skipped += not result.is_applied
         self._samples += samples
+        self._truncated += truncated
         self._learning_rate = result.learning_rate
         self._waited += waited
 
@@ -46,7 +52,7 @@ class Meter:
         """Averages over all ranks since the last reading; all ranks must call.
 
         loss, loss/<term>, gradient_norm, the objective's metrics, learning_rate, samples_per_second, data_wait (share
-        of the time spent waiting for data, 0 to 1), skipped_steps.
+        of the time spent waiting for data, 0 to 1), skipped_steps, truncated_texts (how many lost words to the limit).
         """
         if self._steps == 0:
             return {}
@@ -55,13 +61,17 @@ class Meter:
         norm = values.pop("gradient_norm") / accelerator.num_processes
         read = {name: value / self._steps for name, value in values.items()}
         read["gradient_norm"] = norm / self._steps
-        totals = _sum_over_ranks(accelerator, {name: pair[0] for name, pair in self._metrics.items()})
+        totals = _sum_over_ranks(
+            accelerator, {TRUNCATED: self._truncated, **{name: pair[0] for name, pair in self._metrics.items()}}
+        )
+        truncated = totals.pop(TRUNCATED)
         counts = _sum_over_ranks(accelerator, {name: pair[1] for name, pair in self._metrics.items()})
         read.update({name: totals[name] / counts[name] for name in totals if counts[name]})
         read["learning_rate"] = self._learning_rate
         read["samples_per_second"] = self._samples / seconds
         read["data_wait"] = min(1.0, self._waited / seconds)
         read["skipped_steps"] = float(self._skipped)
+        read[TRUNCATED] = truncated
         self._reset()
         return read
 

@@ -66,6 +66,7 @@ class Trainer:
         self.micro_batches: list[Batch] = []  # of the step just taken
         self._saved_step = 0
         self._rollbacks = 0
+        self._has_told_of_cuts = False
 
     def resume(self) -> bool:
         """Go back to the newest valid checkpoint; False where there is none and training starts at step 0."""
@@ -111,13 +112,25 @@ class Trainer:
 
     def _count(self, result: UpdateResult, waited: float) -> None:
         samples = sum(len(batch) for batch in self.micro_batches) * self.accelerator.num_processes
-        self.meter.add(result, samples, waited)
+        self.meter.add(result, samples, waited, self._count_truncated())
         if result.is_applied:
             self.progress.skipped_in_a_row = 0
         else:
             self._skip(result)
         self.progress.step += 1
         self.progress.samples += samples
+
+    def _count_truncated(self) -> int:
+        """Texts of this rank that lost words to the limit of their layout; the first ones are worth a warning."""
+        truncated = sum(batch.text.truncated for batch in self.micro_batches)
+        if truncated and not self._has_told_of_cuts:
+            self._has_told_of_cuts = True
+            logger.warning(
+                "step %d: %d of %d texts are longer than max_tokens and were cut; truncated_texts in metrics.jsonl "
+                "counts them",
+                *(self.progress.step, truncated, sum(len(batch) for batch in self.micro_batches)),
+            )
+        return truncated
 
     def _skip(self, result: UpdateResult) -> None:
         """Leave a trace of a step that was not applied; stop after too many in a row."""
