@@ -100,6 +100,11 @@ def test_t07_blocks_are_pre_norm_with_gelu() -> None:
     assert torch.equal(block(x, None), x)
 
 
+def test_norms_have_the_epsilon_of_vit() -> None:
+    encoder = VisionTransformer(16, 8, 24, 2, 4)
+    assert {part.eps for part in encoder.modules() if isinstance(part, torch.nn.LayerNorm)} == {1e-6}
+
+
 @pytest.mark.parametrize("positions", ALL_POSITIONS)
 def test_t08_attention_is_global_and_can_be_read(positions: type[Positions]) -> None:
     encoder, pixels = make(positions), normalised()

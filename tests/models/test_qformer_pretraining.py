@@ -286,6 +286,31 @@ def test_features_that_no_backward_used_are_freed_without_the_garbage_collector(
         gc.enable()
 
 
+def test_no_tokenizer_is_asked_in_a_forward_pass(ours):
+    """LAVIS tokenizes its targets in every forward pass, on the main process."""
+    text = written(ours)
+    wanted = all_three(ours, ours.encode(visual_of()), text)
+    ours.tokenizer = None
+    assert torch.equal(all_three(ours, ours.encode(visual_of()), text), wanted)
+
+
+def test_no_weights_are_read_unless_they_are_named(ours, tokenizer_folder, monkeypatch):
+    """LAVIS' pre-training silently loads the released checkpoint (issues 149 and 257)."""
+
+    def refuse(*_, **__):
+        raise AssertionError("weights are read")
+
+    for reader in ("safetensors.torch.load_file", "torch.load", "vlmtrain.nn.qformer_initialization.load_file"):
+        monkeypatch.setattr(reader, refuse)
+    qformer = partial(QFormer, width=WIDTH, num_queries=QUERIES, depth=DEPTH, num_heads=HEADS)
+    two = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        two.append(QFormerPretraining(ours.encoder, qformer, tokenizer_folder, SHARED))
+    assert not torch.equal(two[0].qformer.queries, two[1].qformer.queries)
+    assert not torch.equal(two[0].text.words.weight, two[1].text.words.weight)
+
+
 def test_a_wrong_vocabulary_size_is_refused_with_both_numbers(ours, tokenizer_folder):
     with pytest.raises(ValueError, match=r"vocab_size is 99, but tokenizer .* has 32 words"):
         QFormerPretraining(ours.encoder, lambda memory_width: ours.qformer, tokenizer_folder, vocab_size=99)

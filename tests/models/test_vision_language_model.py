@@ -151,8 +151,9 @@ def test_t28_second_turn_depends_on_image_and_first_turn(byte_tokenizer: str) ->
     torch.testing.assert_close(second_turn(" red", 0), base)
 
 
-def test_t56_text_sees_all_of_the_image_and_nothing_later(byte_tokenizer: str) -> None:
-    model = make(byte_tokenizer)
+@pytest.mark.parametrize("language_model", LANGUAGE_MODELS)
+def test_t56_text_sees_all_of_the_image_and_nothing_later(byte_tokenizer: str, language_model: str) -> None:
+    model = make(byte_tokenizer, language_model=language_model)
     text = model.layout().write([[Visual(), Text("a red circle")]], model.placeholders_per_item)
     visual = images([1], [1])
     base = logits_of(model, visual, text)
@@ -173,6 +174,52 @@ def test_t56_text_sees_all_of_the_image_and_nothing_later(byte_tokenizer: str) -
     later = logits_of(model, visual, replace(text, input_ids=ids))
     torch.testing.assert_close(later[0, :-1], base[0, :-1])
     assert (later[0, -1] - base[0, -1]).abs().max() > 1e-4
+
+
+def test_t56_the_loss_is_of_the_text_after_the_prefix_only(byte_tokenizer: str) -> None:
+    """Image and prompt are the prefix: what the model says of them costs nothing and teaches nothing."""
+    model = make(byte_tokenizer)
+    rows: list[list[Part]] = [[Visual(), Text("what?", supervised=False), Text(" red")]]
+    text = model.layout().write(rows, model.placeholders_per_item)
+    assert text.targets is not None
+    logits = logits_of(model, images([1], [1]), text).requires_grad_()
+    F.cross_entropy(logits.flatten(0, 1), text.targets.flatten(), ignore_index=IGNORED_TARGET).backward()
+    assert logits.grad is not None
+    taught = logits.grad.abs().amax(-1)[0] > 0
+    answer = len(model.layout().tokenizer.encode(" red", add_special_tokens=False)) + 1  # and its end
+    assert taught.sum() == answer == text.supervised
+    last = int(text.attention_mask[0].sum()) - 1
+    assert taught.nonzero().flatten().tolist() == list(range(last - answer, last))
+    torch.testing.assert_close(
+        loss_of(model, images([1], [1]), text),
+        F.cross_entropy(logits.detach().flatten(0, 1), text.targets.flatten(), ignore_index=IGNORED_TARGET),
+    )
+
+
+def test_t28_an_answer_is_written_with_image_and_earlier_turns_in_view(byte_tokenizer: str) -> None:
+    """Generation reads the same rows as training: the second answer follows from image and first turn."""
+    model = make(byte_tokenizer)
+
+    def second_answer(first: str, seed: int) -> tuple[int, ...]:
+        turns: list[Part] = [Visual(), Text("one?", False), Text(first), Text("two?", False)]
+        text = model.layout().write_prompts([turns], model.placeholders_per_item)
+        with torch.no_grad():
+            written = model.write(model.encode(images([1], [1], seed)), text, 6)
+        return tuple(written[0].tolist())
+
+    base = second_answer(" red", 0)
+    assert second_answer(" red", 0) == base
+    assert {second_answer(first, 0) for first in (" tan", " a small red circle", " blue", " left of")} - {base}
+    assert {second_answer(" red", seed) for seed in range(1, 9)} - {base}
+
+
+def test_no_tokenizer_is_asked_in_a_forward_pass(byte_tokenizer: str) -> None:
+    """LAVIS tokenizes its targets in every forward pass, on the main process."""
+    model = make(byte_tokenizer, "qformer")
+    text = model.layout().write([[Visual(), Text("a red circle")]], model.placeholders_per_item)
+    wanted = loss_of(model, images([1], [1]), text)
+    model.language_model._layout = None
+    torch.testing.assert_close(loss_of(model, images([1], [1]), text), wanted)
 
 
 def test_items_enter_in_reading_order(byte_tokenizer: str) -> None:

@@ -184,6 +184,15 @@ def test_t24_output_tokens_do_not_depend_on_the_number_of_patches():
     assert isinstance(qformer.queries, nn.Parameter) and qformer.queries.grad.abs().sum() > 0
 
 
+def test_norms_have_the_epsilons_of_the_published_model():
+    """BERT's 1e-12, and LAVIS' 1e-5 for ln_vision.  transformers has 1e-6 there (LAVIS issue 418, transformers PR
+    24854): parity tests copy it across, and so must an exporter."""
+    qformer, text = parts()
+    assert qformer.patch_norm.eps == 1e-5
+    others = [part for part in (*qformer.modules(), *text.modules()) if isinstance(part, nn.LayerNorm)]
+    assert {norm.eps for norm in others if norm is not qformer.patch_norm} == {1e-12}
+
+
 def test_cross_attention_stands_in_every_second_layer_from_the_first():
     assert [layer.cross_attention is not None for layer in parts()[0].layers] == [True, False, True, False]
 

@@ -1,5 +1,10 @@
+"""Image-text matching: T57 of the statements, without its half on masked language modelling, which is not built."""
+
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -38,6 +43,48 @@ def test_t57_one_true_pair_to_two_mismatched_ones(batch_of):
     assert (float(right), counted) == (5, 15)
     wanted = nn.functional.softplus(torch.tensor([-1.0, 1.0, 1.0])).mean()  # mean over all pairs, as BLIP-2 takes it
     torch.testing.assert_close(loss.totals["matching"] / 5, wanted)
+
+
+class Sure(Judge):
+    """Its embeddings leave no doubt who belongs to whom, which is where a careless sampler draws the positive."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.own = F.normalize(torch.randn(len(batch), 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+    def embed_visual(self, visual):
+        return self.own.unsqueeze(1)
+
+    def embed_text(self, text):
+        return self.own
+
+    def similarity_scale(self):
+        return torch.tensor(1000.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_t57_hard_negatives_are_never_the_positive_and_labelled_as_no_match(batch_of, seed):
+    batch = replace(batch_of(6, captions=["ab", "cd", "ab", "ef", "gh", "ij"]), seed=seed)
+    judge = Sure(batch)
+    loss = ImageTextMatching(negatives="hard")(judge, Context(None, batch))
+    own = batch.text.input_ids.tolist()
+    assert judge.asked[:6] == list(enumerate(own))
+    assert all(text != own[image] for image, text in judge.asked[6:]), "nor another picture of the same words"
+    assert loss.metrics["accuracy"] == (torch.tensor(6.0), 18), "yes to everything is right on the true pairs only"
+
+
+def test_t57_shuffled_pairs_are_labelled_0(batch_of):
+    """The loss falls as mismatched pairs are denied: with logits x for all, it is that of 1 yes to 2 no."""
+    batch = batch_of(4)
+    for logit in (-3.0, 0.0, 3.0):
+
+        class Saying(Judge):
+            def match(self, visual, text, image_of_row, logit=logit):
+                return torch.full((len(image_of_row),), logit)
+
+        loss = ImageTextMatching(negatives="uniform")(Saying(), Context(None, batch)).totals["matching"] / 4
+        labels = torch.tensor([1.0, 0.0, 0.0])
+        torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(torch.full((3,), logit), labels))
 
 
 def test_a_batch_of_one_is_asked_about_its_true_pair_only(batch_of, make_model, step_of):

@@ -1,3 +1,5 @@
+"""Hard negatives: T57 of the statements, its half on matching (masked language modelling is not built)."""
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
