@@ -251,12 +251,18 @@ def test_all_labels_masked_stops_with_the_reason(list_source: Any, images: list[
 
 
 def test_captions_over_the_limit_are_cut_and_counted(
-    list_source: Any, images: list[bytes], byte_tokenizer: str
+    list_source: Any, images: list[bytes], byte_tokenizer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = CausalLayout(load_tokenizer(byte_tokenizer), max_tokens=4)
     loader = StepLoader(list_source(images), Captioning(), ImageTransform(16), Collator(layout, three), PLAN)
     batch = next(loader.steps())[0]
     assert batch.text.truncated == len(batch) == 8 and not batch.quarantined
+    evaluated = EvaluationBatches(Captioning(), ImageTransform(16), Collator(layout, three), batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        assert len(list(evaluated(list_source(images), 6, False))) == 2
+    assert [record.message for record in caplog.records] == [
+        "6 texts of list are longer than max_tokens and were cut for the evaluation"
+    ]
 
 
 # Storage that fails (F20) --------------------------------------------------------------------------------------------

@@ -74,8 +74,11 @@ def test_fresh_starts_over_and_keeps_the_old_run(training: types.ModuleType) -> 
     [
         (ValueError("batch"), 2),
         (FileNotFoundError("data"), 2),
+        (PermissionError(errno.EACCES, "not yours"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "a file"), 2),
         (NonFiniteTraining("nan"), 3),
         (OSError(errno.ENOSPC, "full"), 4),
+        (OSError(errno.EROFS, "read-only"), 4),
         (Preempted("signal"), 143),
         (KeyboardInterrupt(), 130),
         (ZeroDivisionError("bug"), 1),

@@ -145,6 +145,16 @@ class EvaluationBatches:
 
     def __call__(self, source: Source, limit: int | None, prompts: bool) -> Iterator[tuple[list[Record], Batch]]:
         """At most `limit` records; `prompts` gives rows to be continued, otherwise rows of the first caption."""
+        truncated = 0
+        for records, batch in self._batches(source, limit, prompts):
+            truncated += batch.text.truncated
+            yield records, batch
+        if truncated:
+            logger.warning(
+                "%d texts of %s are longer than max_tokens and were cut for the evaluation", truncated, source.name
+            )
+
+    def _batches(self, source: Source, limit: int | None, prompts: bool) -> Iterator[tuple[list[Record], Batch]]:
         pairs = list[tuple[Record, Prepared]]()
         for index in range(min(len(source), len(source) if limit is None else limit)):
             try:

@@ -14,6 +14,7 @@ from vlmtrain.config.faults import ConfigError
 USER_ERROR = 2
 DISK_ERROR = 4
 INTERRUPTED = 130
+OF_THE_USER = (ValueError, FileNotFoundError, NotADirectoryError, PermissionError)
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 MOST_LINES = 10
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def exit_code_of(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         return DISK_ERROR
-    return USER_ERROR if isinstance(error, ValueError | FileNotFoundError) else 1
+    return USER_ERROR if isinstance(error, OF_THE_USER) else 1
 
 
 def report(error: BaseException, with_traceback: bool = False, folder: Path | None = None) -> int:
