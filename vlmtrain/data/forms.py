@@ -36,13 +36,24 @@ class Captioning:
 
 
 class TextDocuments:
-    """Plain text, all of it to be written; there is no image."""
+    """Plain text to be written; there is no image.
+
+    Where a document holds `separator` (the mark that begins a text, say), what stands before the last one is read and
+    not learned to be written.
+    """
+
+    def __init__(self, separator: str | None = None) -> None:
+        self.separator = separator
 
     def parts(self, record: Record, key: int) -> list[Part]:
         documents = [caption.strip() for caption in record.captions if caption.strip()]
         if not documents:
             raise BrokenSample(record.key, "the document is empty")
-        return [Text(documents[key % len(documents)])]
+        document = documents[key % len(documents)]
+        if self.separator is None or self.separator not in document:
+            return [Text(document)]
+        before, after = document.rsplit(self.separator, 1)
+        return [Text(before + self.separator, supervised=False), Text(after)]
 
     def prompt_parts(self, record: Record) -> list[Part]:
         return []

@@ -34,17 +34,20 @@ def document(seed: int, index: int) -> str:
 
 
 def retold(seed: int, index: int) -> str:
-    """A document as a stream of texts has it: told in one go, or broken off by SEPARATOR and taken up again.
+    """One scene told twice: what was said before SEPARATOR is said again after it, in other words, and sometimes more.
 
     A language model that reads it learns to look back beyond the mark that begins a text, which is where a soft visual
-    prompt stands.
+    prompt stands.  One document in five is told in one go.
     """
-    lines = document(seed, index).split("\n")
     draws = Draws("retold", seed, index)
+    if draws.chance(0.2):
+        return document(seed, index)
+    scene = make_scene(seed, "text", index)
+    first, second = draws.below(2**20), draws.below(2**20)
+    after = [caption(scene, second)]
     if draws.chance(0.3):
-        return "\n".join(lines)
-    before = 1 + draws.below(len(lines) - 1)
-    return "\n".join(lines[:before]) + SEPARATOR + "\n".join(lines[before:])
+        after.append(_fact(scene, draws))
+    return caption(scene, first) + SEPARATOR + "\n".join(after)
 
 
 def _fact(scene: Scene, draws: Draws) -> str:
