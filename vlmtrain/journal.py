@@ -88,6 +88,10 @@ class Journal:
         """Steps of a stage whose update was skipped."""
         return int(sum(row.metrics.get("skipped_steps", 0) for row in self._rows(name)))
 
+    def truncated_texts(self, name: str) -> int:
+        """Texts of a stage that were cut at the limit."""
+        return int(sum(row.metrics.get("truncated_texts", 0) for row in self._rows(name)))
+
     def say(self, line: str) -> None:
         if self.is_main_process:
             self.console.print(line, markup=False, highlight=False)

@@ -25,8 +25,18 @@ class StageResult:
     metrics: dict[str, float]  # of its last training row
     evaluation: dict[str, float]
     skipped_steps: int = 0
+    truncated_texts: int = 0
     quarantined: int = 0
+    data: str = ""  # fingerprint
     outcomes: list[SampleOutcome] = field(default_factory=list)  # what the sample page shows
+
+    def check_data(self, run: Path, fingerprint: str) -> None:
+        """ValueError where the data is not what this stage was trained on."""
+        if self.data and self.data != fingerprint:
+            raise ValueError(
+                f"stage {self.name} in {run} was trained on other data (data {self.data[:12]} then, "
+                f"{fingerprint[:12]} now); give the same data, or start over with --fresh"
+            )
 
 
 def read_result(run: Path, name: str) -> StageResult | None:

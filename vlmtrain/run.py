@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import hash_config, read_config
+from vlmtrain.data.order import sample_positions
 from vlmtrain.evaluation.base import EvaluationResult
 from vlmtrain.journal import Journal
 from vlmtrain.report.end_report import render_end
@@ -36,6 +37,8 @@ def train(folder: Path) -> None:
     run = _open_run(config, folder)
     journal = Journal(config, folder, Console())
     done = {name: result for name in config["stages"] if (result := read_result(folder, name)) is not None}
+    for result in done.values():
+        result.check_data(folder, run.data.train.fingerprint)
     if journal.is_main_process:
         journal.show(render_start(describe_start(config, folder, run.data, list(done))))
     journal.start()
@@ -64,6 +67,8 @@ def _prepare_process(config: dict[str, Any], folder: Path) -> None:
 
 def _open_run(config: dict[str, Any], folder: Path) -> RunContext:
     data = build(config["data"])
+    for section in config["stages"].values():  # a batch larger than the data is told now, not after the stages before
+        sample_positions(0, section["trainer"]["batch_size"], len(data.train), 0, data.together)
     facts = {"config": hash_config(config), "data": data.train.fingerprint, "experiment": config["experiment"]}
     distributed = {key: config["distributed"][key] for key in ("strategy", "num_processes")}
     init_from = Path(config["init_from"]) if config["init_from"] else None
@@ -96,7 +101,9 @@ def _result_of(stage: Stage, trainer: Trainer, journal: Journal, evaluated: Eval
         metrics=dict(journal.last_metrics(stage.name)),
         evaluation=evaluated.metrics,
         skipped_steps=journal.skipped_steps(stage.name),
-        quarantined=stage.quarantine.count,
+        truncated_texts=journal.truncated_texts(stage.name),
+        quarantined=stage.count_quarantined(),
+        data=stage.run.data.train.fingerprint,
         outcomes=evaluated.samples,
     )
 

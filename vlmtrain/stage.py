@@ -102,6 +102,11 @@ class Stage:
         trainer.train(signals)
         return trainer
 
+    def count_quarantined(self) -> int:
+        """Samples set aside, over all ranks; all ranks must call."""
+        own = torch.tensor([self.quarantine.count], device=self.accelerator.device)
+        return int(self.accelerator.reduce(own, reduction="sum").item())
+
     def evaluate(self) -> EvaluationResult:
         """All evaluations of the stage, one after the other."""
         metrics: dict[str, float] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vlmtrain.config.location import conf_folder
 from vlmtrain.report.end_report import EndReport
 from vlmtrain.report.sample_page import PageHeading
 from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSummary
@@ -18,6 +19,7 @@ from vlmtrain.shapes import build_on_meta
 from vlmtrain.training.costs import estimate_memory, list_part_costs
 from vlmtrain.training.precision import resolve_precision
 
+CAPTIONING = "vlmtrain.data.forms.Captioning"
 OTHER_SCALES = {
     "tiny": "scale=small, scale=paper: they need data=pairs data.path=FOLDER",
     "small": "scale=tiny, scale=paper",
@@ -66,11 +68,12 @@ def describe_end(
     name = config["experiment"]
     places = [("samples", str(path)) for path in shown]
     places += [("figures", str(folder / "summary.json")), ("every step", str(folder / "metrics.jsonl"))]
-    commands = [
-        ("train longer", f"vlmtrain experiment={name} trainer.max_steps=2000"),
-        ("your own images", f"vlmtrain experiment={name} data=pairs data.path=FOLDER"),
-        ("the published size", f"vlmtrain plan experiment={name} scale=paper"),
-    ]
+    longest = max(result.steps for result in results)
+    commands = [("train longer", f"vlmtrain experiment={name} trainer.max_steps={2 * longest}")]
+    if all(section["form"]["_target_"] == CAPTIONING for section in config["stages"].values()):
+        commands.append(("your own images", f"vlmtrain experiment={name} data=pairs data.path=FOLDER"))
+    if (conf_folder() / "scale" / str(name) / "paper.yaml").is_file():
+        commands.append(("the published size", f"vlmtrain plan experiment={name} scale=paper"))
     outcomes = [outcome for result in results for outcome in result.outcomes]
     return EndReport(str(name), seconds, metrics_by_stage(results), outcomes, places, commands)
 
@@ -157,5 +160,6 @@ def _stage_summary(result: StageResult) -> StageSummary:
         samples_per_second=result.samples / max(result.seconds, 1e-9),
         metrics={**result.metrics, **result.evaluation},
         skipped_steps=result.skipped_steps,
+        truncated_texts=result.truncated_texts,
         quarantined=result.quarantined,
     )

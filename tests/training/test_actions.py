@@ -10,7 +10,6 @@ from training_toy import Broken, Guessing, ToySteps, build_trainer, read_lines
 
 from vlmtrain.training.actions.evaluate import Evaluate
 from vlmtrain.training.actions.log import Log
-from vlmtrain.training.actions.sample_log import QuarantineLog
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.stops import NonFiniteTraining
 
@@ -58,21 +57,6 @@ def test_a_log_line_is_the_average_since_the_last(tmp_path: Path) -> None:
         trainer.train(Signals())
     assert every[4][0]["loss"] == pytest.approx(sum(line["loss"] for line in every[1][:4]) / 4)
     assert every[4][0]["loss"] == pytest.approx(0.7 * every[4][0]["loss/guessing"])
-
-
-class Quarantining(ToySteps):
-    def steps(self, start: int):
-        for step, batches in enumerate(super().steps(start), start=start):
-            found = [{"id": "broken", "reason": "half a JPEG"}] if step == 2 else []
-            yield [replace(batch, quarantined=found) for batch in batches]
-
-
-def test_quarantined_samples_are_written_down(tmp_path: Path) -> None:
-    trainer = build_trainer(tmp_path)
-    trainer.source, trainer.actions = Quarantining(8), [QuarantineLog()]
-    trainer.train(Signals())
-    lines = read_lines(tmp_path / "logs/quarantine-rank0.jsonl")
-    assert lines == [{"step": 2, "id": "broken", "reason": "half a JPEG"}]
 
 
 class Cutting(ToySteps):

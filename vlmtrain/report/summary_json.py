@@ -28,6 +28,7 @@ class StageSummary:
     samples_per_second: float
     metrics: Mapping[str, float]  # of its last training row and of its evaluations
     skipped_steps: int = 0
+    truncated_texts: int = 0
     quarantined: int = 0
 
 

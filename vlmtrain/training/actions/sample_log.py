@@ -18,19 +18,6 @@ class SampleLog:
         _append(trainer, f"samples-rank{trainer.accelerator.process_index}.jsonl", [line])
 
 
-@dataclass(frozen=True)
-class QuarantineLog:
-    """logs/quarantine-rank<r>.jsonl: broken samples that were met and replaced, with the reason."""
-
-    every: int = 1
-
-    def __call__(self, trainer: Trainer) -> None:
-        step = trainer.progress.step - 1
-        lines = [{"step": step, **each} for batch in trainer.micro_batches for each in batch.quarantined]
-        if lines:
-            _append(trainer, f"quarantine-rank{trainer.accelerator.process_index}.jsonl", lines)
-
-
 def _append(trainer: Trainer, name: str, lines: list[dict[str, object]]) -> None:
     trainer.logs.mkdir(parents=True, exist_ok=True)
     with (trainer.logs / name).open("a") as file:
