@@ -86,15 +86,20 @@ class VisionTransformer(VisionEncoder):
         self.depth, self.num_heads, self.keep_class_token = depth, num_heads, keep_class_token
         grid = (image_size // patch_size, image_size // patch_size)
         self.patches_per_tile = grid[0] * grid[1] + int(keep_class_token)
-        self.patch_projection = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+        self.patch_projection = self.make_patch_projection(patch_size, width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = positions(grid, width, depth, num_heads)
         self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(blocks_read(tap, depth)))
         self.norm = nn.LayerNorm(width, eps=1e-6) if len(self.blocks) == depth else nn.Identity()
         self._checkpoints = False
-        self._initialise()
+        self.initialise()
 
-    def _initialise(self) -> None:
+    def make_patch_projection(self, patch_size: int, width: int) -> nn.Module:
+        """Pixels [N, 3, H, W] -> [N, width, H / patch_size, W / patch_size]: one linear layer per patch (T01)."""
+        return nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+
+    def initialise(self) -> None:
+        """Random weights."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vlmtrain.encoders.hybrid_vit import HybridVisionTransformer
 from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.encoders.vit_positions import Learned1D, Learned2D, Positions, RelativeBias1D, RelativeBias2D
 
+STEMS: dict[str, type[VisionTransformer]] = {"linear": VisionTransformer, "convolutional": HybridVisionTransformer}
 POSITIONS: dict[str, type[Positions]] = {
     choice.__name__: choice for choice in (Learned1D, Learned2D, RelativeBias1D, RelativeBias2D)
 }
@@ -68,7 +70,7 @@ def pretrained(source: str, tap: int = -1, keep_class_token: bool = True) -> Vis
         raise ValueError(f"{source}: no config.json and model.safetensors there; give the folder of a saved encoder.")
     config = json.loads((folder / "config.json").read_text())
     _check(config, source)
-    encoder = VisionTransformer(
+    encoder = STEMS[config.get("stem", "linear")](
         image_size=config["image_size"],
         patch_size=config["patch_size"],
         width=config["hidden_size"],
@@ -92,7 +94,8 @@ def pretrained(source: str, tap: int = -1, keep_class_token: bool = True) -> Vis
 
 def _config(encoder: VisionTransformer) -> dict[str, object]:
     positions = type(encoder.positions).__name__
-    native = positions == "Learned1D"
+    stem = next(name for name, kind in STEMS.items() if type(encoder) is kind)
+    native = positions == "Learned1D" and stem == "linear"
     return {
         "model_type": "vit" if native else "vlmtrain_vit",
         "architectures": ["ViTModel"] if native else ["VisionTransformer"],
@@ -108,7 +111,7 @@ def _config(encoder: VisionTransformer) -> dict[str, object]:
         "patch_size": encoder.patch_size,
         "num_channels": 3,
         "qkv_bias": True,
-        **({} if native else {"positions": positions}),
+        **({} if native else {"positions": positions, "stem": stem}),
     }
 
 
