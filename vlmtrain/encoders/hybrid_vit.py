@@ -1,7 +1,7 @@
 """A vision transformer that reads a small CNN instead of raw patches (ViT, section 3.1, "Hybrid architecture").
 
-Strided 3x3 convolutions in place of one large projection learn edges and shapes from far fewer images (Xiao et al. 2021,
-"Early convolutions help transformers see better", section 4).
+Strided 3x3 convolutions in place of one large projection learn edges and shapes from far fewer images (Xiao et al.
+2021, "Early convolutions help transformers see better", section 4).
 """
 
 import math

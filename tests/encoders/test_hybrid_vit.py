@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmtrain.encoders.hybrid_vit import HybridVisionTransformer
+from vlmtrain.encoders.vit import VisionTransformer
+from vlmtrain.encoders.vit_files import pretrained, save_pretrained
+
+
+def test_only_the_patches_differ_from_the_plain_transformer() -> None:
+    plain, hybrid = (kind(32, 8, 48, 2, 4) for kind in (VisionTransformer, HybridVisionTransformer))
+    own = {name for name in hybrid.state_dict() if not name.startswith("patch_projection.")}
+    assert own == {name for name in plain.state_dict() if not name.startswith("patch_projection.")}
+    pixels = torch.randn(2, 3, 32, 32)
+    assert hybrid.encode_tiles(pixels).shape == plain.encode_tiles(pixels).shape == (2, 17, 48)
+
+
+def test_patches_start_at_a_scale_that_reaches_the_blocks() -> None:
+    torch.manual_seed(0)
+    made = HybridVisionTransformer(64, 8, 128, 1, 4).patch_projection(torch.randn(4, 3, 64, 64))
+    assert 0.3 < made.std() < 3
+
+
+def test_a_folder_comes_back_as_the_same_encoder(tmp_path: Path) -> None:
+    encoder = HybridVisionTransformer(32, 8, 48, 2, 4).eval()
+    save_pretrained(encoder, tmp_path)
+    again = pretrained(str(tmp_path))
+    assert isinstance(again, HybridVisionTransformer)
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again.encode_tiles(pixels), encoder.encode_tiles(pixels))
+
+
+def test_a_patch_size_that_halving_does_not_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match="patch_size 12 must be a power of two"):
+        HybridVisionTransformer(48, 12, 48, 2, 4)
