@@ -19,7 +19,7 @@ def test_only_the_patches_differ_from_the_plain_transformer() -> None:
 def test_patches_start_at_a_scale_that_reaches_the_blocks() -> None:
     torch.manual_seed(0)
     made = HybridVisionTransformer(64, 8, 128, 1, 4).patch_projection(torch.randn(4, 3, 64, 64))
-    assert 0.3 < made.std() < 3
+    assert 0.05 < made.std() < 0.5  # positions and class token start at 0.02 and must not drown
 
 
 def test_a_folder_comes_back_as_the_same_encoder(tmp_path: Path) -> None:

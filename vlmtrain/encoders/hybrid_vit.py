@@ -6,7 +6,6 @@ Strided 3x3 convolutions in place of one large projection learn edges and shapes
 
 import math
 
-import torch
 from torch import nn
 
 from vlmtrain.encoders.vit import VisionTransformer
@@ -34,7 +33,6 @@ class HybridVisionTransformer(VisionTransformer):
 
     def initialise(self) -> None:
         super().initialise()
-        with torch.no_grad():  # two hundredths would fade away over several layers of few inputs
-            for module in self.patch_projection.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for module in self.patch_projection.modules():  # the base's two hundredths would fade away over several layers
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
