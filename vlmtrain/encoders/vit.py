@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.encoders.taps import blocks_read
 from vlmtrain.encoders.vit_positions import Grid, Learned1D, Positions
+from vlmtrain.nn.initial_std import initial_std
 
 HALF = (0.5, 0.5, 0.5)  # pixels go to [-1, 1], as in ViT
 
@@ -99,10 +100,10 @@ class VisionTransformer(VisionEncoder):
         return nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
 
     def initialise(self) -> None:
-        """Random weights."""
+        """Random weights, those of ViT at the width of ViT-Base."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=initial_std(module.weight[0].numel()))
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 

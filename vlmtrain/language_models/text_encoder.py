@@ -11,6 +11,7 @@ from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.initial_std import initial_std
 from vlmtrain.nn.pretrained import is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
 
@@ -75,6 +76,7 @@ class BertTextEncoder(TextEncoder):
             max_position_embeddings=512,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
+            initializer_range=initial_std(width),
             pad_token_id=self.tokenizer.pad_token_id,
         )
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmtrain.nn.attention import attend, merge_heads, split_heads
+from vlmtrain.nn.initial_std import REFERENCE_STD, initial_std
 
 
 class KeyValue(NamedTuple):
@@ -77,8 +78,10 @@ class PostNormFeedForward(nn.Module):
 
 
 def initialize_like_bert(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02 and zero biases, BERT's initialisation; for `Module.apply`."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+    """Normal weights and zero biases, at BERT's width BERT's initialisation; for `Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=initial_std(module.in_features))
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=REFERENCE_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
