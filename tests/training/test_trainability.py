@@ -86,3 +86,10 @@ def test_gradient_checkpointing_is_switched_on_where_offered() -> None:
     assert model["one"].calls == 1
     with pytest.raises(ValueError, match="gradient_checkpointing=false"):
         enable_gradient_checkpointing(nn.ReLU())
+
+
+def test_a_part_without_parameters_need_not_be_named() -> None:
+    model = ToyModel()
+    named: dict[str, float | None] = {name: 1.0 for name in ("encoder", "connector", "head", "scale")}
+    model.add_module("pooling", nn.Identity())
+    assert set_trainability(model, named) == set_trainability(ToyModel(), named) != {}

@@ -51,7 +51,7 @@ class TrainerConfig:
     log_every: int = option(10, "steps between lines in metrics.jsonl", low=1)
     save_every: int = option(500, "steps between checkpoints", low=1, also=("save_steps", "checkpoint_every"))
     evaluate_every: int = option(0, "steps between evaluations; 0: only at the end", low=0, also=("eval_every",))
-    keep_checkpoints: int = option(2, "checkpoints kept per stage", low=1)
+    keep_checkpoints: int = option(2, "checkpoints kept per stage; the second is there if the newest is damaged", low=2)
     num_workers: int = option(0, "processes that read data, per training process", low=0, also=("workers",))
     log_samples: bool = option(False, "write the sample ids of every step to logs/")
     max_skipped_steps: int = option(3, "non-finite steps in a row before the run stops", low=1)

@@ -1,6 +1,7 @@
 """The text tower of dual encoders."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.initial_std import initial_std
+from vlmtrain.nn.pooling import ClassToken, Pooling
 from vlmtrain.nn.pretrained import is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
 
@@ -32,7 +34,7 @@ class TextEncoder(nn.Module, ABC):
 
 
 class BertTextEncoder(TextEncoder):
-    """BERT, pooled at its class token.  Its folder is a plain Hugging Face BERT, which a Q-Former can start from.
+    """BERT, pooled at its class token by default.  Its folder is a plain Hugging Face BERT, which a Q-Former can start from.
 
     Either `source` names pretrained weights, or `width`, `depth` and `num_heads` say what to make; never both.
     """
@@ -45,8 +47,10 @@ class BertTextEncoder(TextEncoder):
         num_heads: int | None = None,
         max_tokens: int = 40,
         source: str | None = None,
+        pooling: Callable[[], Pooling] = ClassToken,
     ) -> None:
         super().__init__()
+        self.pooling = pooling()
         self.tokenizer = load_tokenizer(tokenizer)
         self.max_tokens = max_tokens
         self._checkpoints = False
@@ -86,7 +90,7 @@ class BertTextEncoder(TextEncoder):
     def forward(self, text: TextBatch) -> Tensor:
         with checkpointed(residual_blocks(self.model), self._checkpoints):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
-        return output.last_hidden_state[:, 0]
+        return self.pooling(output.last_hidden_state, text.attention_mask)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass."""

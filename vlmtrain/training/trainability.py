@@ -60,7 +60,8 @@ def _is_pattern(key: str) -> bool:
 
 
 def _check_components(model: nn.Module, named: set[str], components: list[str]) -> None:
-    unknown, missing = sorted(named - set(components)), [name for name in components if name not in named]
+    empty = {name for name, child in model.named_children() if next(child.parameters(), None) is None}
+    unknown, missing = sorted(named - set(components)), [name for name in components if name not in named | empty]
     if not unknown and not missing:
         return
     hints = {name: get_close_matches(name, components, 1) for name in unknown}

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 
@@ -15,7 +16,7 @@ class OpenFiles:
     """
 
     def __init__(self) -> None:
-        self._descriptors: OrderedDict[Path, int] = OrderedDict()
+        self._start_empty()
 
     def read(self, path: Path, offset: int, length: int, stamp: dict[str, int] | None = None) -> bytes:
         """`length` bytes; ValueError if the file is not, by `stamp`, the one that was indexed."""
@@ -29,17 +30,17 @@ class OpenFiles:
         return data
 
     def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        close_all(self._descriptors)
 
     def __getstate__(self) -> dict[str, object]:
         return {}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self._descriptors = OrderedDict()
+        self._start_empty()
 
-    def __del__(self) -> None:
-        self.close()
+    def _start_empty(self) -> None:
+        self._descriptors: OrderedDict[Path, int] = OrderedDict()
+        weakref.finalize(self, close_all, self._descriptors)  # not __del__, which may run when modules are gone
 
     def _open(self, path: Path, stamp: dict[str, int] | None) -> int:
         descriptor = open_regular(path)
@@ -51,6 +52,12 @@ class OpenFiles:
             os.close(self._descriptors.popitem(last=False)[1])
         self._descriptors[path] = descriptor
         return descriptor
+
+
+def close_all(descriptors: OrderedDict[Path, int]) -> None:
+    """Close and forget."""
+    while descriptors:
+        os.close(descriptors.popitem()[1])
 
 
 def open_regular(path: Path) -> int:
