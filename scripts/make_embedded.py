@@ -27,8 +27,8 @@ from vlmtrain.training.checkpoint import load_part, newest_valid
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
 ABOUT = {
-    "vit_scenes": "A small vision transformer (64 px, patches of 8 px): the image tower of a CLIP-style dual encoder "
-    "trained on vlmtrain's procedural scenes. `transformers.ViTModel` loads it.",
+    "vit_scenes": "A small vision transformer with a convolutional stem (64 px, patches of 8 px): the image tower of a "
+    "CLIP-style dual encoder trained on vlmtrain's procedural scenes. `vlmtrain.encoders.vit_files.pretrained` loads it.",
     "bert_scenes": "A small BERT: the text tower of the same dual encoder. vlmtrain's tiny Q-Former starts from it. "
     "`transformers.BertModel` loads it.",
     "opt_scenes": "A small OPT, trained on text about procedural scenes; it never saw an image. "
