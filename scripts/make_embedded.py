@@ -27,10 +27,11 @@ from vlmtrain.training.checkpoint import load_part, newest_valid
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
 ABOUT = {
-    "vit_scenes": "A small vision transformer with a convolutional stem (64 px, patches of 8 px): the image tower of a "
-    "CLIP-style dual encoder trained on vlmtrain's procedural scenes. `vlmtrain.encoders.vit_files.pretrained` loads it.",
-    "bert_scenes": "A small BERT: the text tower of the same dual encoder. vlmtrain's tiny Q-Former starts from it. "
-    "`transformers.BertModel` loads it.",
+    "vit_scenes": "A small vision transformer with a convolutional stem (64 px, patches of 8 px), trained on "
+    "vlmtrain's procedural scenes: first as the image tower of a CLIP-style dual encoder, then to name what stands "
+    "where. `vlmtrain.encoders.vit_files.pretrained` loads it.",
+    "bert_scenes": "A small BERT: the text tower of the dual encoder that vit_scenes began in. vlmtrain's tiny "
+    "Q-Former starts from it. `transformers.BertModel` loads it.",
     "opt_scenes": "A small OPT, trained on text about procedural scenes; it never saw an image. "
     "`transformers.OPTForCausalLM` loads it.",
 }
@@ -48,22 +49,20 @@ def make_tokenizers() -> None:
 
 
 def make_vit(overrides: list[str]) -> None:
-    """Train, then write the image tower as ViT and the text tower as BERT."""
+    """Train, then write the encoder as ViT, and the text tower that it had in the contrastive stage as BERT."""
     run = _train("pretrain_vit", overrides)
-    model = _trained_model(run, "contrastive", ["encoder", "text_encoder"])
-    save_pretrained(model.encoder, EMBEDDED / "vit_scenes")
-    model.text_encoder.save_pretrained(EMBEDDED / "bert_scenes")
-    figures = json.loads((run / "summary.json").read_text())
-    for name in ("vit_scenes", "bert_scenes"):
-        _describe(name, figures)
+    save_pretrained(_trained_part(run, "regions", "encoder"), EMBEDDED / "vit_scenes")
+    _trained_part(run, "contrastive", "text_encoder").save_pretrained(EMBEDDED / "bert_scenes")
+    figures = _figures(run)
+    _describe("vit_scenes", figures)
+    _describe("bert_scenes", figures | {"stages": figures["stages"][:1]})
 
 
 def make_opt(overrides: list[str]) -> None:
     """Train, then write the language model as OPT."""
     run = _train("pretrain_opt", overrides)
-    model = _trained_model(run, "text", ["language_model"])
-    model.language_model.model.save_pretrained(EMBEDDED / "opt_scenes")
-    _describe("opt_scenes", json.loads((run / "summary.json").read_text()))
+    _trained_part(run, "text", "language_model").model.save_pretrained(EMBEDDED / "opt_scenes")
+    _describe("opt_scenes", _figures(run))
 
 
 def _train(experiment: str, overrides: list[str]) -> Path:
@@ -73,14 +72,24 @@ def _train(experiment: str, overrides: list[str]) -> Path:
     return run
 
 
-def _trained_model(run: Path, stage: str, parts: list[str]) -> Any:
+def _trained_part(run: Path, stage: str, part: str) -> Any:
+    """The part as the stage left it, in this run or in the one that it began from."""
+    config = read_config(run)
+    if stage not in config["stages"] and config["init_from"]:
+        return _trained_part(Path(config["init_from"]), stage, part)
     checkpoint = newest_valid(run / "checkpoints" / stage)
     if checkpoint is None:
         raise ValueError(f"{run} holds no checkpoint of stage {stage}: the training has not come to its end")
-    model = build(read_config(run)["stages"][stage]["model"])
-    for part in parts:
-        load_part(checkpoint, part, model.get_submodule(part))
-    return model
+    module = build(config["stages"][stage]["model"]).get_submodule(part)
+    load_part(checkpoint, part, module)
+    return module
+
+
+def _figures(run: Path) -> dict[str, Any]:
+    """The summary of the run, with the stages of the one that it began from before its own."""
+    figures = json.loads((run / "summary.json").read_text())
+    before = read_config(run)["init_from"]
+    return figures | {"stages": (_figures(Path(before))["stages"] if before else []) + figures["stages"]}
 
 
 def _word_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
@@ -135,9 +144,16 @@ def _describe(name: str, figures: dict) -> None:
 
 def _card(name: str, origin: dict[str, Any]) -> str:
     """The model card."""
-    stage = origin["stages"][0]
+    stages = origin["stages"]
+    course = "; ".join(
+        f"stage {stage['name']}, {stage['steps']} steps, {stage['samples']} samples, {stage['seconds']:.0f} s"
+        for stage in stages
+    )
     figures = "\n".join(
-        f"| {key} | {value:.4g} |" for key, value in stage["metrics"].items() if isinstance(value, float)
+        f"| {stage['name']} | {key} | {value:.4g} |"
+        for stage in stages
+        for key, value in stage["metrics"].items()
+        if isinstance(value, float)
     )
     return f"""---
 license: apache-2.0
@@ -147,14 +163,14 @@ library_name: transformers
 
 {ABOUT[name]}
 
-Made by `python scripts/make_embedded.py` from the experiment `{origin["experiment"]}`: {stage["steps"]} steps,
-{stage["samples"]} samples, {stage["seconds"]:.0f} s on two CPU cores. What it was trained on holds none of the
-colour-shape pairs and relation combinations that the compositional split keeps back. It knows nothing but these scenes.
+Made by `python scripts/make_embedded.py` from the experiment `{origin["experiment"]}`, on two CPU cores:
+{course}. What it was trained on holds none of the colour-shape pairs and relation
+combinations that the compositional split keeps back. It knows nothing but these scenes.
 
 sha256 of model.safetensors: `{origin["sha256"]}`
 
-| figure at the end of training | value |
-| --- | --- |
+| stage | figure at its end | value |
+| --- | --- | --- |
 {figures}
 """
 

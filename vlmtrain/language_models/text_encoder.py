@@ -34,7 +34,9 @@ class TextEncoder(nn.Module, ABC):
 
 
 class BertTextEncoder(TextEncoder):
-    """BERT, pooled at its class token by default.  Its folder is a plain Hugging Face BERT, which a Q-Former can start from.
+    """BERT, pooled at its class token by default.
+
+    Its folder is a plain Hugging Face BERT, which a Q-Former can start from.
 
     Either `source` names pretrained weights, or `width`, `depth` and `num_heads` say what to make; never both.
     """

@@ -1,0 +1,69 @@
+"""An image encoder that learns to say what stands where (dense captioning: Johnson et al. 2016, "DenseCap")."""
+
+import torch
+from torch import nn
+
+from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.layout import Layout
+from vlmtrain.layouts.pair import PairLayout
+
+
+class RegionCaptioner(nn.Module):
+    """Every word about a region is read from the one patch in its middle, whatever the words before.  WritesText.
+
+    Texts name places as `data.regions` writes them: "[27] small red dotted ring" is about patch 27 of the grid, row by
+    row.  A contrastive loss over whole captions teaches an encoder that a star is in the picture; this one teaches it
+    at once, and at the patch where the star is, which is what a connector has to read.
+
+    Args:
+        encoder: gives a grid of patches, a class token before them or not.
+        tokenizer: of the words; a token for each place is added.
+        num_places: patches of the grid.
+        words_per_region: the longest description; the closing separator counts as a word.
+        max_tokens: longest text, places and special tokens included.
+    """
+
+    def __init__(
+        self, encoder: VisionEncoder, tokenizer: str, num_places: int, words_per_region: int = 5, max_tokens: int = 64
+    ) -> None:
+        super().__init__()
+        if num_places > encoder.patches_per_tile:
+            raise ValueError(f"num_places {num_places} is more than the encoder's {encoder.patches_per_tile} patches")
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer.add_tokens([f"[{place}]" for place in range(num_places)])
+        self.first_place = int(self.tokenizer.convert_tokens_to_ids("[0]"))
+        self.num_places, self.words_per_region, self.max_tokens = num_places, words_per_region, max_tokens
+        self.encoder = encoder
+        self.to_words = nn.Linear(encoder.width, words_per_region * encoder.width)
+        self.head = nn.Linear(encoder.width, self.first_place)
+
+    def layout(self) -> Layout:
+        return PairLayout(self.tokenizer, self.max_tokens)
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        return 0
+
+    def encode(self, visual: VisualBatch) -> VisualFeatures:
+        return self.encoder(visual)
+
+    def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
+        """The state of word number k about a patch is what the k-th projection makes of that patch."""
+        if text.targets is None:
+            raise ValueError("These rows are prompts without targets; write them with Layout.write.")
+        position = torch.arange(text.input_ids.shape[1], device=text.input_ids.device)
+        is_place = text.input_ids >= self.first_place
+        place_before = torch.where(is_place, position, -1).cummax(dim=1).values  # the last one at or before; -1: none
+        row, column = ((text.targets != IGNORED_TARGET) & (place_before >= 0)).nonzero(as_tuple=True)
+        before = place_before[row, column]
+        word = column - before
+        if word.numel() and int(word.max()) >= self.words_per_region:
+            raise ValueError(
+                f"a region is described in more than {self.words_per_region} words; raise words_per_region"
+            )
+        place = text.input_ids[row, before] - self.first_place
+        patch = visual.patches[:, -self.num_places :][row, place]
+        states = self.to_words(patch).unflatten(-1, (self.words_per_region, -1))
+        states = states[torch.arange(len(word), device=word.device), word]
+        return TargetStates(states, text.targets[row, column], self.head)
