@@ -145,7 +145,7 @@ def _describe(name: str, figures: dict) -> None:
 def _card(name: str, origin: dict[str, Any]) -> str:
     """The model card."""
     stages = origin["stages"]
-    course = "; ".join(
+    course = ";\n".join(
         f"stage {stage['name']}, {stage['steps']} steps, {stage['samples']} samples, {stage['seconds']:.0f} s"
         for stage in stages
     )
@@ -164,8 +164,9 @@ library_name: transformers
 {ABOUT[name]}
 
 Made by `python scripts/make_embedded.py` from the experiment `{origin["experiment"]}`, on two CPU cores:
-{course}. What it was trained on holds none of the colour-shape pairs and relation
-combinations that the compositional split keeps back. It knows nothing but these scenes.
+{course}.
+What it was trained on holds none of the colour-shape pairs and relation combinations that the compositional split keeps
+back. It knows nothing but these scenes.
 
 sha256 of model.safetensors: `{origin["sha256"]}`
 
