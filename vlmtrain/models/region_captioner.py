@@ -13,22 +13,20 @@ from vlmtrain.layouts.pair import PairLayout
 class RegionCaptioner(nn.Module):
     """Every word about a region is read from the one patch in its middle, whatever the words before.  WritesText.
 
-    Texts name places as `data.regions` writes them: "[27] small red dotted ring [3] [3]" is about patch 27 of the grid,
-    which lies in row 3 and column 3.  Only a place that is not itself to be written opens a description.
-
-    A contrastive loss over whole captions teaches an encoder that a star is in the picture; this one teaches it at
-    once, and at the patch where the star is, which is what a connector has to read.
+    Texts name places as `data.regions` writes them: "[27] small red dotted ring" is about patch 27 of the grid, row by
+    row.  A contrastive loss over whole captions teaches an encoder that a star is in the picture; this one teaches it
+    at once, and at the patch where the star is, which is what a connector has to read.
 
     Args:
         encoder: gives a grid of patches, a class token before them or not.
         tokenizer: of the words; a token for each place is added.
         num_places: patches of the grid.
-        words_per_region: the longest description; row, column and closing separator count as words.
+        words_per_region: the longest description; the closing separator counts as a word.
         max_tokens: longest text, places and special tokens included.
     """
 
     def __init__(
-        self, encoder: VisionEncoder, tokenizer: str, num_places: int, words_per_region: int = 7, max_tokens: int = 64
+        self, encoder: VisionEncoder, tokenizer: str, num_places: int, words_per_region: int = 5, max_tokens: int = 64
     ) -> None:
         super().__init__()
         if num_places > encoder.patches_per_tile:
@@ -39,7 +37,7 @@ class RegionCaptioner(nn.Module):
         self.num_places, self.words_per_region, self.max_tokens = num_places, words_per_region, max_tokens
         self.encoder = encoder
         self.to_words = nn.Linear(encoder.width, words_per_region * encoder.width)
-        self.head = nn.Linear(encoder.width, len(self.tokenizer))
+        self.head = nn.Linear(encoder.width, self.first_place)
 
     def layout(self) -> Layout:
         return PairLayout(self.tokenizer, self.max_tokens)
@@ -55,11 +53,9 @@ class RegionCaptioner(nn.Module):
         if text.targets is None:
             raise ValueError("These rows are prompts without targets; write them with Layout.write.")
         position = torch.arange(text.input_ids.shape[1], device=text.input_ids.device)
-        supervised = text.targets != IGNORED_TARGET
-        opens = text.input_ids >= self.first_place
-        opens[:, 1:] &= ~supervised[:, :-1]
-        place_before = torch.where(opens, position, -1).cummax(dim=1).values  # the last one at or before; -1: none
-        row, column = (supervised & (place_before >= 0)).nonzero(as_tuple=True)
+        is_place = text.input_ids >= self.first_place
+        place_before = torch.where(is_place, position, -1).cummax(dim=1).values  # the last one at or before; -1: none
+        row, column = ((text.targets != IGNORED_TARGET) & (place_before >= 0)).nonzero(as_tuple=True)
         before = place_before[row, column]
         word = column - before
         if word.numel() and int(word.max()) >= self.words_per_region:
