@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,25 @@ def test_a_folder_comes_back_as_the_same_encoder(tmp_path: Path) -> None:
 def test_a_patch_size_that_halving_does_not_reach_is_refused() -> None:
     with pytest.raises(ValueError, match="patch_size 12 must be a power of two"):
         HybridVisionTransformer(48, 12, 48, 2, 4)
+
+
+def test_a_patch_of_one_pixel_leaves_no_room_for_a_stem() -> None:
+    with pytest.raises(ValueError, match="patch_size 1 must be a power of two from 2 on"):
+        HybridVisionTransformer(8, 1, 48, 2, 4)
+
+
+@pytest.mark.parametrize(("key", "known"), [("stem", "convolutional, linear"), ("positions", "Learned1D, Learned2D")])
+def test_a_folder_that_asks_for_something_unknown_is_told_what_there_is(tmp_path: Path, key: str, known: str) -> None:
+    save_pretrained(HybridVisionTransformer(32, 8, 48, 2, 4), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: "other"}))
+    with pytest.raises(ValueError, match=f"{key} 'other' is none of {known}"):
+        pretrained(str(tmp_path))
+
+
+def test_a_class_of_ones_own_is_not_saved_as_another(tmp_path: Path) -> None:
+    class Own(VisionTransformer):
+        pass
+
+    with pytest.raises(ValueError, match="Own has no place in such a folder"):
+        save_pretrained(Own(32, 8, 48, 2, 4), tmp_path)

@@ -70,3 +70,11 @@ def test_a_description_that_is_too_long_is_told() -> None:
 def test_more_places_than_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="num_places 64 is more than the encoder's 17"):
         RegionCaptioner(VisionTransformer(32, 8, 24, 2, 4), WORDS, num_places=64)
+
+
+@pytest.mark.parametrize("plain", [[[Visual(), Text("a star")]], [*SAMPLES, [Visual(), Text("a star")]]])
+def test_text_about_no_place_is_told(plain: list[list[Part]]) -> None:
+    model = make()
+    text = model.layout().write(plain, model.placeholders_per_item)
+    with pytest.raises(ValueError, match="before any place is named"):
+        model.target_states(features(len(plain)), text)

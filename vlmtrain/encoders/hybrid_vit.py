@@ -6,6 +6,7 @@ Strided 3x3 convolutions in place of one large projection learn edges and shapes
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmtrain.encoders.vit import VisionTransformer
@@ -25,7 +26,7 @@ class ResidualConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, H, W], unchanged in shape"""
-        return x + self.convolution(nn.functional.gelu(self.norm(x)))
+        return x + self.convolution(F.gelu(self.norm(x)))
 
 
 class HybridVisionTransformer(VisionTransformer):
@@ -36,9 +37,9 @@ class HybridVisionTransformer(VisionTransformer):
 
     def make_patch_projection(self, patch_size: int, width: int) -> nn.Module:
         halvings = round(math.log2(patch_size))
-        if 2**halvings != patch_size or width % GROUPS:
+        if halvings < 1 or 2**halvings != patch_size or width % GROUPS:
             raise ValueError(
-                f"patch_size {patch_size} must be a power of two, and width {width} a multiple of {GROUPS}, "
+                f"patch_size {patch_size} must be a power of two from 2 on, and width {width} a multiple of {GROUPS}, "
                 "for a convolutional stem"
             )
         layers: list[nn.Module] = []
@@ -53,7 +54,7 @@ class HybridVisionTransformer(VisionTransformer):
 
     def initialise(self) -> None:
         super().initialise()
-        for module in self.patch_projection.modules():  # the base's two hundredths would fade away over several layers
+        for module in self.patch_projection.modules():  # a transformer's start would fade away over several layers
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 

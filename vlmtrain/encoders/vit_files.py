@@ -94,7 +94,7 @@ def pretrained(source: str, tap: int = -1, keep_class_token: bool = True) -> Vis
 
 def _config(encoder: VisionTransformer) -> dict[str, object]:
     positions = type(encoder.positions).__name__
-    stem = next(name for name, kind in STEMS.items() if type(encoder) is kind)
+    stem = _stem(encoder)
     native = positions == "Learned1D" and stem == "linear"
     return {
         "model_type": "vit" if native else "vlmtrain_vit",
@@ -115,6 +115,14 @@ def _config(encoder: VisionTransformer) -> dict[str, object]:
     }
 
 
+def _stem(encoder: VisionTransformer) -> str:
+    for name, kind in STEMS.items():
+        if type(encoder) is kind:
+            return name
+    known = ", ".join(kind.__name__ for kind in STEMS.values())
+    raise ValueError(f"{type(encoder).__name__} has no place in such a folder, which holds one of {known}.")
+
+
 def _check(config: Mapping[str, object], source: str) -> None:
     wanted: dict[str, object] = {"hidden_act": "gelu", "qkv_bias": True, "num_channels": 3}
     wanted["intermediate_size"] = 4 * config["hidden_size"]  # type: ignore[operator]
@@ -124,6 +132,9 @@ def _check(config: Mapping[str, object], source: str) -> None:
             f"{source}: model_type {config.get('model_type')!r} with {wrong or 'these settings'} is not a native "
             "VisionTransformer; load it with vlmtrain.encoders.hugging_face.HuggingFaceEncoder."
         )
+    for key, known in (("stem", set(STEMS)), ("positions", set(POSITIONS))):
+        if key in config and config[key] not in known:
+            raise ValueError(f"{source}/config.json: {key} {config[key]!r} is none of {', '.join(sorted(known))}.")
 
 
 def _set_normalisation(encoder: VisionTransformer, preprocessing: Mapping[str, list[float]]) -> None:

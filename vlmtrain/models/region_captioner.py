@@ -1,6 +1,5 @@
 """An image encoder that learns to say what stands where (dense captioning: Johnson et al. 2016, "DenseCap")."""
 
-import torch
 from torch import nn
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
@@ -52,18 +51,17 @@ class RegionCaptioner(nn.Module):
         """The state of word number k about a patch is what the k-th projection makes of that patch."""
         if text.targets is None:
             raise ValueError("These rows are prompts without targets; write them with Layout.write.")
-        position = torch.arange(text.input_ids.shape[1], device=text.input_ids.device)
-        is_place = text.input_ids >= self.first_place
-        place_before = torch.where(is_place, position, -1).cummax(dim=1).values  # the last one at or before; -1: none
-        row, column = ((text.targets != IGNORED_TARGET) & (place_before >= 0)).nonzero(as_tuple=True)
-        before = place_before[row, column]
-        word = column - before
+        opens = text.input_ids >= self.first_place
+        home, start = opens.nonzero(as_tuple=True)  # row and column where each region's description opens
+        patches = visual.patches[:, -self.num_places :][home, text.input_ids[opens] - self.first_place]
+        row, column = (text.targets != IGNORED_TARGET).nonzero(as_tuple=True)
+        region = opens.flatten().cumsum(0).view_as(opens)[row, column] - 1  # the last one opened
+        if bool((region < 0).any()) or bool((home[region] != row).any()):
+            raise ValueError("a text is to be written before any place is named; use the form vlmtrain.data.regions")
+        word = column - start[region]
         if word.numel() and int(word.max()) >= self.words_per_region:
             raise ValueError(
                 f"a region is described in more than {self.words_per_region} words; raise words_per_region"
             )
-        place = text.input_ids[row, before] - self.first_place
-        patch = visual.patches[:, -self.num_places :][row, place]
-        states = self.to_words(patch).unflatten(-1, (self.words_per_region, -1))
-        states = states[torch.arange(len(word), device=word.device), word]
+        states = self.to_words(patches).unflatten(-1, (self.words_per_region, -1))[region, word]
         return TargetStates(states, text.targets[row, column], self.head)

@@ -79,9 +79,9 @@ class PostNormFeedForward(nn.Module):
 
 def initialize_like_bert(module: nn.Module) -> None:
     """Normal weights and zero biases, at BERT's width BERT's initialisation; for `Module.apply`."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=initial_std(module.in_features))
     if isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=REFERENCE_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=initial_std(module.in_features))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
