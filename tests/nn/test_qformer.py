@@ -127,6 +127,28 @@ def in_one_pass_with_mask(qformer: QFormer, text: QFormerText, patches: Tensor, 
     return x[:, QUERIES:]
 
 
+def test_gradient_of_images_that_several_rows_share_is_the_same_every_time():
+    """Plain indexing adds them in an order that the threads race for: two runs of one command then part ways."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        wide = QFormer(128, 128, 16, 1, 4)
+        patches = torch.randn(64, 65, 128)
+        rows = torch.cat([torch.arange(64), torch.arange(64).flip(0), torch.arange(64)])
+        weights = torch.randn(len(rows), 4, 65, 32)
+
+        def gradient() -> Tensor:
+            source = patches.clone().requires_grad_()
+            chosen = wide.remember(source).select(rows).layers[0]
+            (chosen.key * weights + chosen.value * weights.sin()).sum().backward()
+            return source.grad
+
+        first = gradient()
+        assert all(torch.equal(first, gradient()) for _ in range(20))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_kept_query_keys_equal_the_joint_pass_under_a_causal_mask_in_value_and_gradient():
     qformer, text = parts()
     ids, mask = texts()

@@ -177,7 +177,7 @@ class QFormerPretraining(nn.Module):
         states = read_causally(self.qformer, self.text, self.read(visual), input_ids, rows)
         targets = rows.pack(text.targets)
         counted = (targets != IGNORED_TARGET).nonzero().squeeze(1)
-        return TargetStates(states[counted], targets[counted], self.write_logits)
+        return TargetStates(states.index_select(0, counted), targets[counted], self.write_logits)
 
     def write_logits(self, states: Tensor) -> Tensor:
         """[s, D] -> [s, vocabulary]"""

@@ -53,7 +53,8 @@ class RegionCaptioner(nn.Module):
             raise ValueError("These rows are prompts without targets; write them with Layout.write.")
         opens = text.input_ids >= self.first_place
         home, start = opens.nonzero(as_tuple=True)  # row and column where each region's description opens
-        patches = visual.patches[:, -self.num_places :][home, text.input_ids[opens] - self.first_place]
+        place = home * self.num_places + text.input_ids[opens] - self.first_place
+        patches = visual.patches[:, -self.num_places :].flatten(0, 1).index_select(0, place)
         row, column = (text.targets != IGNORED_TARGET).nonzero(as_tuple=True)
         region = opens.flatten().cumsum(0).view_as(opens)[row, column] - 1  # the last one opened
         if bool((region < 0).any()) or bool((home[region] != row).any()):

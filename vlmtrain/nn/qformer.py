@@ -22,9 +22,15 @@ class ImageMemory:
     layers: Sequence[KeyValue | None]  # [N, heads, P, d] each
 
     def select(self, rows: Tensor) -> "ImageMemory":
-        """The memory of image `rows[r]` for row r: [N, ...] -> [R, ...]."""
-        chosen = [None if kept is None else KeyValue(kept.key[rows], kept.value[rows]) for kept in self.layers]
-        return ImageMemory(chosen)
+        """The memory of image `rows[r]` for row r: [N, ...] -> [R, ...].
+
+        By index_select: the gradient of plain indexing adds what several rows send to one image in no fixed order.
+        """
+
+        def of_rows(kept: KeyValue | None) -> KeyValue | None:
+            return None if kept is None else KeyValue(*(tensor.index_select(0, rows) for tensor in kept))
+
+        return ImageMemory([of_rows(kept) for kept in self.layers])
 
 
 @dataclass(frozen=True)
