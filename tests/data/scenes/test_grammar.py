@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmtrain.data.scenes.grammar import ParseError, caption, judge, parse, vocabulary
-from vlmtrain.data.scenes.things import Background, Scene, Thing, holds
+from vlmtrain.data.scenes.things import COLOURS, Background, Scene, Thing, holds
 from vlmtrain.data.scenes.world import SPLITS, make_scene, make_twin
 
 GROUND = Background("gradient", 0.6, 0.05, 0.9, 0.05, 0.0)
@@ -40,6 +40,22 @@ def test_every_wording_parses_back_to_the_scene(split: str, index: int, key: int
 def test_no_caption_of_a_twin_is_true_of_the_scene(index: int, key: int) -> None:
     scene = make_scene(0, "train", index)
     assert not judge(caption(make_twin(scene, key), key), scene).correct
+
+
+@settings(max_examples=200, deadline=None)
+@given(index=st.integers(0, 10**6), key=st.integers(0, 10**6), words=st.integers(0, 10**6))
+def test_other_words_say_the_same_in_the_same_form(index: int, key: int, words: int) -> None:
+    scene = make_scene(0, "text", index)
+    one, other = caption(scene, key), caption(scene, key, words)
+    assert parse(one) == parse(other)
+    assert {caption(scene, key, words + more) for more in range(20)} - {one}
+
+
+@settings(max_examples=100, deadline=None)
+@given(index=st.integers(0, 10**6), key=st.integers(0, 10**6))
+def test_large_things_are_named_before_small_ones_and_equals_by_colour(index: int, key: int) -> None:
+    named = [each.attributes for each in parse(caption(make_scene(0, "train", index), key)).things]
+    assert named == sorted(named, key=lambda each: (each[0] == "small", COLOURS.index(each[1])))
 
 
 def test_wordings_vary_and_the_vocabulary_is_small() -> None:

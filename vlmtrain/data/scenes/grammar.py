@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vlmtrain.data.scenes.draws import Draws
 from vlmtrain.data.scenes.judging import Verdict, judge
 from vlmtrain.data.scenes.parsing import Description, Named, ParseError, parse
-from vlmtrain.data.scenes.things import Scene, Thing, main_relation
+from vlmtrain.data.scenes.things import COLOURS, SHAPES, SIZES, TEXTURES, Scene, Thing, main_relation
 from vlmtrain.data.scenes.words import (
     OPENINGS,
     RELATION_PHRASES,
@@ -31,20 +31,35 @@ __all__ = [
 _MOST_THINGS = 3
 
 
-def caption(scene: Scene, key: int) -> str:
-    """One wording of the scene, chosen by the key: all attributes of all things, and a relation less than things."""
+def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
+    """One wording of the scene, chosen by the key: all attributes of all things, and a relation less than things.
+
+    The most striking thing comes first, as people tell of pictures: the large before the small, equals by colour.
+    Captions of one key and different `words_key` say the same in the same form, with other words for it.
+    """
     if not 1 <= len(scene.things) <= _MOST_THINGS:
         raise ValueError(f"a caption tells of 1 to {_MOST_THINGS} things, not {len(scene.things)}: caption a part")
     draws = Draws("caption", key, scene.seed)
-    things = [scene.things[place] for place in draws.order(len(scene.things))]
+    things = sorted(scene.things, key=_striking)
     opening = draws.pick(("", *OPENINGS))
+    words = draws if words_key is None else Draws("words", words_key, scene.seed)
     if len(things) == 1:
-        return _join(opening, phrase(things[0], draws))
+        return _join(opening, phrase(things[0], words))
     if len(things) == 2:
         form = draws.pick((_side_by_side, _side_by_side, _with_at_sides, _fronted if not opening else _side_by_side))
     else:
         form = draws.pick((_side_by_side, _in_a_chain, _with_at_sides))
-    return form(opening, things, draws)
+    return form(opening, things, words)
+
+
+def _striking(thing: Thing) -> tuple[int, ...]:
+    """Sorts before another thing what is named before it; no two things of a scene are equal in it."""
+    return (
+        -SIZES.index(thing.size),
+        COLOURS.index(thing.colour),
+        SHAPES.index(thing.shape),
+        TEXTURES.index(thing.texture),
+    )
 
 
 def phrase(thing: Thing, draws: Draws, texture_last: bool = True) -> str:

@@ -37,17 +37,22 @@ def retold(seed: int, index: int) -> str:
     """One scene told twice: what was said before SEPARATOR is said again after it, in other words, and sometimes more.
 
     A language model that reads it learns to look back beyond the mark that begins a text, which is where a soft visual
-    prompt stands.  One document in five is told in one go.
+    prompt stands.  Every second telling again keeps the form of what was told before: were each in a form of its own,
+    "left" and "right" of the two tellings would agree hardly oftener than chance has it, and a model that learns by
+    small steps finds no first one towards copying them.  One document in five is told in one go.
     """
     draws = Draws("retold", seed, index)
     if draws.chance(0.2):
         return document(seed, index)
     scene = make_scene(seed, "text", index)
-    first, second = draws.below(2**20), draws.below(2**20)
-    after = [caption(scene, second)]
+    first, other, words = (draws.below(2**20) for _ in range(3))
+    before = [caption(scene, first)]
+    if len(scene.things) > 1 and draws.chance(0.3):  # said from both sides, or with the relation that one leaves out
+        before.insert(draws.below(2), caption(scene, other))
+    after = [caption(scene, first, words) if draws.chance(0.5) else caption(scene, draws.below(2**20))]
     if draws.chance(0.3):
         after.append(_fact(scene, draws))
-    return caption(scene, first) + SEPARATOR + "\n".join(after)
+    return "\n".join(before) + SEPARATOR + "\n".join(after)
 
 
 def _fact(scene: Scene, draws: Draws) -> str:

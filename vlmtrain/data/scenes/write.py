@@ -18,7 +18,7 @@ from vlmtrain.data.scenes.records import TWINS
 from vlmtrain.data.scenes.world import SPLITS
 
 MANIFEST = "dataset.json"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed would give other scenes, pictures or words."""
 
 _MOST_SINGLE_SYNCS = 256
