@@ -32,6 +32,14 @@ def test_a_folder_of_other_scenes_is_not_taken_for_these(tmp_path: Path) -> None
         Scenes(str(tmp_path / "scenes"), seed=1, num_train=4, num_test=2, num_compositional=2, num_processes=1)
 
 
+def test_another_version_of_the_world_stays_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"num_train": 4, "num_test": 2, "num_compositional": 2, "num_processes": 1}
+    old = Scenes(str(tmp_path / "scenes"), **sizes)
+    monkeypatch.setattr("vlmtrain.data.scenes_data.VERSION", 999)
+    Scenes(str(tmp_path / "scenes"), **sizes)
+    assert len(list((tmp_path / "scenes").iterdir())) == 2 and old.train.read(0).captions
+
+
 def test_texts_are_made_without_a_folder() -> None:
     data = SceneTexts(seed=0, num_train=50, num_held_out=5)
     assert len(data.train) == 50 and len(data.evaluation["held_out"]) == 5

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlmtrain.data.scenes.text import retold
-from vlmtrain.data.scenes.write import prepare
+from vlmtrain.data.scenes.write import VERSION, prepare
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.documents import MadeDocuments
 from vlmtrain.data.sources.jsonl import JsonLines
@@ -17,7 +17,7 @@ class Scenes:
 
     `test` follows the rules of training; `compositional` has colour-shape pairs and relations that are new.  With
     `twins` every training scene is followed by one that differs in a single fact, and both come in the same batch:
-    what a contrastive model must look closely to tell apart.
+    what a contrastive model must look closely to tell apart.  Data of another version of this world stay beside it.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Scenes:
         self.together = 2 if twins else 1
         counts = {training: num_train, "test": num_test, "compositional": num_compositional}
         present = {split: count for split, count in counts.items() if count > 0}
-        place = prepare(Path(folder).expanduser(), format, seed, present, num_processes)
+        place = prepare(Path(folder).expanduser() / f"version-{VERSION}", format, seed, present, num_processes)
         self.train: Source = _open(place, format, training)
         self.evaluation: dict[str, Source] = {
             split: _open(place, format, split) for split in present if split != training
