@@ -14,7 +14,7 @@ def record(x: float, y: float) -> Record:
 
 def test_a_thing_is_told_with_its_place() -> None:
     parts = Regions(grid=4).parts(record(x=0.8, y=0.3), key=0)
-    assert parts == [Visual(), Text("[7]", supervised=False), Text("small red plain star")]
+    assert parts == [Visual(), Text("[7]", supervised=False), Text("small red plain star [1] [3]")]
 
 
 @settings(deadline=None)

@@ -24,7 +24,10 @@ def sample(*regions: tuple[int, str]) -> list[Part]:
     return [Visual(), *(part for pair in texts for part in pair)]
 
 
-SAMPLES = [sample((3, "small red plain star")), sample((0, "large blue dotted ring"), (15, "small pink plain heart"))]
+SAMPLES = [
+    sample((3, "small red plain star [0] [3]")),
+    sample((0, "large blue dotted ring [0] [0]"), (15, "small pink plain heart [3] [3]")),
+]
 
 
 def features(count: int) -> VisualFeatures:
@@ -37,7 +40,10 @@ def test_every_word_is_a_target_and_every_place_is_none() -> None:
     text = model.layout().write(SAMPLES, model.placeholders_per_item)
     targets = model.target_states(features(2), text).targets.tolist()
     words = model.tokenizer.convert_ids_to_tokens(targets)
-    first, second = "small red plain star [SEP]", "large blue dotted ring small pink plain heart [SEP]"
+    first, second = (
+        "small red plain star [0] [3] [SEP]",
+        "large blue dotted ring [0] [0] small pink plain heart [3] [3] [SEP]",
+    )
     assert words == [*first.split(), *second.split()]
 
 
@@ -47,7 +53,7 @@ def test_a_word_depends_on_its_own_patch_only() -> None:
     visual = features(2)
     visual.patches.requires_grad_()
     states = model.target_states(visual, text).states
-    states[5:9].sum().backward()  # the words about place 0 of the second image
+    states[7:13].sum().backward()  # the words about place 0 of the second image
     touched = visual.patches.grad.abs().sum(-1).nonzero().tolist()
     assert touched == [[1, 1 + 0]]  # a class token stands before the patches
 

@@ -5,10 +5,11 @@ from vlmtrain.layout import Part, Text, Visual
 
 
 class Regions:
-    """The image, and for every thing of its scene a place and what is there: "[27]", "small red dotted ring".
+    """The image, and for every thing a place and what is there: "[27]", "small red dotted ring [3] [3]".
 
-    Place `grid` * row + column is the patch that holds the middle of the thing.  The record must say in
-    `extra["scene"]["things"]` where its things are; the embedded scenes do.
+    Place `grid` * row + column is the patch that holds the middle of the thing.  Row and column are to be written as
+    well: an encoder trained without them forgets where a patch lies, and nothing behind it can tell left from right.
+    The record must say in `extra["scene"]["things"]` where its things are; the embedded scenes do.
     """
 
     def __init__(self, grid: int) -> None:
@@ -22,9 +23,9 @@ class Regions:
             raise BrokenSample(record.key, "it does not say where its things are (no scene, or an empty one)")
         parts: list[Part] = self.prompt_parts(record)
         for thing in things:
-            place = self.grid * self._cell(thing["y"]) + self._cell(thing["x"])
+            row, column = self._cell(thing["y"]), self._cell(thing["x"])
             words = " ".join(thing[name] for name in ("size", "colour", "texture", "shape"))
-            parts += [Text(f"[{place}]", supervised=False), Text(words)]
+            parts += [Text(f"[{self.grid * row + column}]", supervised=False), Text(f"{words} [{row}] [{column}]")]
         return parts
 
     def prompt_parts(self, record: Record) -> list[Part]:
