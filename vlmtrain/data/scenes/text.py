@@ -47,7 +47,7 @@ def retold(seed: int, index: int) -> str:
     scene = make_scene(seed, "text", index)
     first, other, words = (draws.below(2**20) for _ in range(3))
     before = [caption(scene, first)]
-    if len(scene.things) > 1 and draws.chance(0.3):  # said from both sides, or with the relation that one leaves out
+    if len(scene.things) > 1 and draws.chance(0.3):  # in another form, or with the relation that one leaves out
         before.insert(draws.below(2), caption(scene, other))
     after = [caption(scene, first, words) if draws.chance(0.5) else caption(scene, draws.below(2**20))]
     if draws.chance(0.3):
