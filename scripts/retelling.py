@@ -1,4 +1,5 @@
-"""How many captions a language model gets right that is told the scene in words: the ceiling of what it says of images.
+"""How many captions a language model gets right that is told the scene in words: what it cannot do
+so, it will hardly do of images.
 
     python scripts/retelling.py                                    # the embedded one
     python scripts/retelling.py --folder FOLDER --scenes 500

@@ -1,4 +1,4 @@
-"""The embedded language model can say in other words what it was told; no caption of an image can be better."""
+"""The embedded language model can say in other words what it was told, relations and all."""
 
 import importlib.util
 from pathlib import Path

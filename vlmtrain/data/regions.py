@@ -8,7 +8,7 @@ class Regions:
     """The image, and for every thing a place and what is there: "[27]", "small red dotted ring [3] [3]".
 
     Place `grid` * row + column is the patch that holds the middle of the thing.  Row and column are to be written as
-    well: an encoder trained without them forgets where a patch lies, and nothing behind it can tell left from right.
+    well: in an encoder trained without them a linear read-out no longer finds where a patch lies.
     The record must say in `extra["scene"]["things"]` where its things are; the embedded scenes do.
     """
 
