@@ -2,50 +2,61 @@
 so, it will hardly do of images.
 
     python scripts/retelling.py                                    # the embedded one
-    python scripts/retelling.py --folder FOLDER --scenes 500
+    python scripts/retelling.py --folder FOLDER --scenes 500 --told notes
 
-Each scene is told once, then comes the mark that begins a text, and the model goes on greedily.  The grammar judges.
+Each scene is told once, in a caption or in notes, then comes the mark that begins a text, and the model goes on
+greedily.  Judged as captions of images are.
 """
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 
 from vlmtrain.config.embedded import resolve_source
-from vlmtrain.data.scenes.grammar import Verdict, caption, judge
-from vlmtrain.data.scenes.text import SEPARATOR
+from vlmtrain.data.record import Record
+from vlmtrain.data.scenes.grammar import caption
+from vlmtrain.data.scenes.scene_judge import SceneJudge, SceneVerdict
+from vlmtrain.data.scenes.text import SEPARATOR, notes
+from vlmtrain.data.scenes.things import Scene
 from vlmtrain.data.scenes.world import make_scene
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Text
 
 SEED = 77  # of scenes that no training has used
 MOST_TOKENS = 64
+TELLINGS: dict[str, Callable[[Scene, int], str]] = {"caption": caption, "notes": lambda scene, index: notes(scene)}
 
 
 def main() -> None:
     arguments = _read_arguments()
     model = CausalLanguageModel(source=resolve_source(arguments.folder), max_tokens=2 * MOST_TOKENS).eval()
     for split in ("test", "compositional"):
-        verdicts = [retell(model, split, index) for index in range(arguments.scenes)]
+        verdicts = [retell(model, split, index, TELLINGS[arguments.told]) for index in range(arguments.scenes)]
         captions = sum(verdict.correct for verdict in verdicts) / len(verdicts)
-        things = sum(verdict.right_things for verdict in verdicts) / sum(verdict.named_things for verdict in verdicts)
-        relations = sum(verdict.true_relations for verdict in verdicts) / max(
-            1, sum(verdict.spoken_relations for verdict in verdicts)
-        )
-        sys.stdout.write(f"{split}: captions {captions:.1%}, things {things:.1%}, relations {relations:.1%}\n")
+        shares = "".join(f", {aspect} {share(verdicts, aspect):.1%}" for aspect in ("things_right", "relations_right"))
+        sys.stdout.write(f"{split}: captions right {captions:.1%}{shares}\n")
 
 
-def retell(model: CausalLanguageModel, split: str, index: int) -> Verdict:
-    """The verdict on what the model says after one caption of the scene."""
+def retell(model: CausalLanguageModel, split: str, index: int, tell: Callable[[Scene, int], str]) -> SceneVerdict:
+    """The verdict on what the model says after the scene was told to it."""
     scene = make_scene(SEED, split, index)
-    told = Text(caption(scene, index) + SEPARATOR, supervised=False)
+    told = Text(tell(scene, index) + SEPARATOR, supervised=False)
     prompt = model.layout().write_prompts([[told]], lambda tiles: 0)
     written = model.generate(model.embed(prompt.input_ids), prompt.attention_mask, MOST_TOKENS)
-    return judge(model.layout().read(written[0].tolist()), scene)
+    record = Record(f"{split} {index}", b"", [], {"scene": scene.to_json()})
+    return SceneJudge()(model.layout().read(written[0].tolist()), record)
+
+
+def share(verdicts: Sequence[SceneVerdict], aspect: str) -> float:
+    """Right ones of all, over all verdicts."""
+    right, counted = (sum(verdict.aspects[aspect][place] for verdict in verdicts) for place in (0, 1))
+    return right / max(1.0, counted)
 
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", default="embedded:opt_scenes")
+    parser.add_argument("--told", choices=sorted(TELLINGS), default="caption")
     parser.add_argument("--scenes", type=int, default=300, help="of each split")
     return parser.parse_args()
 

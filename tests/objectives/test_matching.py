@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vlmtrain.objectives.base import Context
-from vlmtrain.objectives.matching import ImageTextMatching, judged_pairs
+from vlmtrain.objectives.matching import ImageTextMatching, evenly_spread, judged_pairs
 from vlmtrain.objectives.negatives import NOBODY, Negatives
 
 
@@ -107,17 +107,37 @@ def test_every_pair_is_judged_once_where_its_image_is(size, pieces, data):
     total = size * pieces
     partner = st.lists(st.integers(NOBODY, total - 1), min_size=total, max_size=total)
     negatives = Negatives(torch.tensor(data.draw(partner)), torch.tensor(data.draw(partner)))
+    asked = evenly_spread(total, data.draw(st.none() | st.integers(1, total + 3)))
     judged, share = [], 0.0
     for start in range(0, total, size):
-        pairs = judged_pairs(negatives, start, size)
-        assert ((pairs.image >= 0) & (pairs.image < size)).all()
-        judged += list(zip((pairs.image + start).tolist(), pairs.text.tolist(), pairs.is_match.tolist(), strict=True))
+        pairs = judged_pairs(negatives, asked, start, size)
+        assert len(pairs.image) > 0 and ((pairs.image >= 0) & (pairs.image < size)).all()
+        weighs = pairs.share > 0
+        rows = zip((pairs.image + start).tolist(), pairs.text.tolist(), pairs.is_match.tolist(), strict=True)
+        judged += [row for row, counts in zip(rows, weighs.tolist(), strict=True) if counts]
         share += pairs.share.sum().item()
-    wanted = [(index, index, True) for index in range(total)]
-    wanted += [(index, text, False) for index, text in enumerate(negatives.texts.tolist()) if text != NOBODY]
-    wanted += [(image, index, False) for index, image in enumerate(negatives.images.tolist()) if image != NOBODY]
-    assert sorted(judged) == sorted(wanted)
+    wanted = [(index, index, True) for index in asked.tolist()]
+    wanted += [(index, int(negatives.texts[index]), False) for index in asked if negatives.texts[index] != NOBODY]
+    wanted += [(int(negatives.images[index]), index, False) for index in asked.tolist()]
+    assert sorted(judged) == sorted(pair for pair in wanted if pair[0] != NOBODY)
     assert abs(share - total) < 1e-4
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_asked_samples_lie_evenly_over_the_ranks(total, num_judged):
+    asked = evenly_spread(total, num_judged)
+    assert len(asked) == min(total, num_judged) == len(set(asked.tolist()))
+    gaps = asked.diff()
+    assert not len(gaps) or (int(gaps.max() - gaps.min()) <= 1 and int(asked.max()) < total)
+
+
+def test_asking_about_some_costs_their_pairs_and_stands_for_all(batch_of):
+    batch, judge = batch_of(6), Judge()
+    loss = ImageTextMatching(negatives="uniform", num_judged=2)(judge, Context(None, batch))
+    assert sorted(image for image, _ in judge.asked[:2]) == [0, 3] and len(judge.asked) == 6
+    everyone = ImageTextMatching(negatives="uniform")(Judge(), Context(None, batch))
+    torch.testing.assert_close(loss.totals["matching"], everyone.totals["matching"])  # this judge answers all alike
+    assert loss.metrics["accuracy"][1] == 6
 
 
 def test_hard_negatives_need_embeddings_and_names_are_checked():
@@ -125,6 +145,8 @@ def test_hard_negatives_need_embeddings_and_names_are_checked():
         ImageTextMatching().require(Judge())
     with pytest.raises(ValueError, match="'hard' or 'uniform', got 'soft'"):
         ImageTextMatching(negatives="soft")
+    with pytest.raises(ValueError, match="num_judged must be 1 or more, or null for all; got 0"):
+        ImageTextMatching(num_judged=0)
 
 
 def test_autocast_keeps_the_gradient_of_weights_that_the_draw_used_before(batch_of, make_model):

@@ -51,7 +51,9 @@ def test_micro_batches_equal_the_whole_batch_with_repeated_captions(make_model, 
     assert_same_step(step_of(model, stage_one(), batch, 2), step_of(model, stage_one(), batch))
 
 
-@pytest.mark.parametrize("objective", [Contrastive(), ImageTextMatching(), LanguageModeling()])
+@pytest.mark.parametrize(
+    "objective", [Contrastive(), ImageTextMatching(), ImageTextMatching(num_judged=2), LanguageModeling()]
+)
 def test_each_objective_alone_is_invariant_too(make_model, batch_of, step_of, objective):
     model, batch = make_model(), batch_of(6)
     assert_same_step(step_of(model, objective, batch, 2), step_of(model, objective, batch))

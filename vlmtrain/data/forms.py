@@ -46,7 +46,7 @@ class TextDocuments:
         self.separator = separator
 
     def parts(self, record: Record, key: int) -> list[Part]:
-        documents = [caption.strip() for caption in record.captions if caption.strip()]
+        documents = [caption for caption in record.captions if caption.strip()]
         if not documents:
             raise BrokenSample(record.key, "the document is empty")
         document = documents[key % len(documents)]

@@ -12,8 +12,8 @@ from vlmtrain.layouts.pair import PairLayout
 class RegionCaptioner(nn.Module):
     """Every word about a region is read from the one patch in its middle, whatever the words before.  WritesText.
 
-    Texts name places as `data.regions` writes them: "[27] small red dotted ring [3] [3]" is about patch 27 of the grid,
-    which lies in row 3 and column 3.  Only a place that is not itself to be written opens a description.
+    Texts name places as `data.scenes.regions` writes them: "[27] small red dotted ring [3] [3] ..." is about patch 27
+    of the grid, which lies in row 3 and column 3.  Only a place that is not itself to be written opens a description.
 
     A contrastive loss over whole captions teaches an encoder that a star is in the picture; this one teaches it at
     once, and at the patch where the star is, which is what a connector has to read.
@@ -22,12 +22,12 @@ class RegionCaptioner(nn.Module):
         encoder: gives a grid of patches, a class token before them or not.
         tokenizer: of the words; a token for each place is added.
         num_places: patches of the grid.
-        words_per_region: the longest description; row, column and closing separator count as words.
+        words_per_region: the longest description; every word, place and closing separator counts.
         max_tokens: longest text, places and special tokens included.
     """
 
     def __init__(
-        self, encoder: VisionEncoder, tokenizer: str, num_places: int, words_per_region: int = 7, max_tokens: int = 64
+        self, encoder: VisionEncoder, tokenizer: str, num_places: int, words_per_region: int = 10, max_tokens: int = 64
     ) -> None:
         super().__init__()
         if num_places > encoder.patches_per_tile:
@@ -62,7 +62,7 @@ class RegionCaptioner(nn.Module):
         row, column = supervised.nonzero(as_tuple=True)
         region = opens.flatten().cumsum(0).view_as(opens)[row, column] - 1  # the last one opened
         if bool((region < 0).any()) or bool((home[region] != row).any()):
-            raise ValueError("a text is to be written before any place is named; use the form vlmtrain.data.regions")
+            raise ValueError("a text is to be written before any place is named; use the form data.scenes.regions")
         word = column - start[region]
         if word.numel() and int(word.max()) >= self.words_per_region:
             raise ValueError(

@@ -26,18 +26,30 @@ class JudgedPairs:
     share: Tensor  # [R] weight: a sample's pairs weigh 1 together, over all micro-batches
 
 
-def judged_pairs(negatives: Negatives, start: int, size: int) -> JudgedPairs:
+def judged_pairs(negatives: Negatives, judged: Tensor, start: int, size: int) -> JudgedPairs:
     """The pairs whose image stands in start .. start + size: true ones, own image with wrong text, and every text of
-    the global batch whose wrong image is here."""
-    everyone = torch.arange(len(negatives.texts))
+    the global batch whose wrong image is here; of the `judged` samples (indices in the global batch).
+
+    Where there is none of all these, the first sample's true pair stands in with weight 0: a forward pass over no pairs
+    at all would leave the heads of this rank without gradient, and the other ranks waiting for it.
+    """
     share = 1.0 / (1 + (negatives.texts != NOBODY).double() + (negatives.images != NOBODY).double())
-    own = everyone[start : start + size]
+    share *= len(share) / len(judged)
+    own = judged[(judged >= start) & (judged < start + size)]
     with_text = own[negatives.texts[own] != NOBODY]
-    to_here = everyone[(negatives.images >= start) & (negatives.images < start + size)]
+    to_here = judged[(negatives.images[judged] >= start) & (negatives.images[judged] < start + size)]
+    if len(own) == len(to_here) == 0:
+        return JudgedPairs(*(torch.tensor([value]) for value in (0, start, True, 0.0)))
     image = torch.cat([own, with_text, negatives.images[to_here]]) - start
     text = torch.cat([own, negatives.texts[with_text], to_here])
     of_sample = torch.cat([own, with_text, to_here])
     return JudgedPairs(image, text, torch.arange(len(image)) < len(own), share[of_sample].float())
+
+
+def evenly_spread(total: int, num_judged: int | None) -> Tensor:
+    """Indices of `num_judged` of `total` samples, so that every rank has its part of them; all for None."""
+    count = total if num_judged is None else min(num_judged, total)
+    return torch.arange(count) * total // count
 
 
 class ImageTextMatching(Objective):
@@ -49,15 +61,25 @@ class ImageTextMatching(Objective):
     Args:
         weight: of the term; 0 removes it and its compute.
         negatives: "hard" draws by the contrastive similarity, "uniform" evenly.
+        num_judged: samples of the global batch that are asked about in a step, each with its two wrong partners; None:
+            all, as published.  Their mean stands for that of all: each costs three passes of image and text together.
     """
 
     needs = MatchesPairs
 
-    def __init__(self, weight: float = 1.0, negatives: Literal["hard", "uniform"] = "hard") -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        negatives: Literal["hard", "uniform"] = "hard",
+        num_judged: int | None = None,
+    ) -> None:
         super().__init__()
         if negatives not in ("hard", "uniform"):
             raise ValueError(f"negatives must be 'hard' or 'uniform', got {negatives!r}")
+        if num_judged is not None and num_judged < 1:
+            raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
         self.weight = weight
+        self.num_judged = num_judged
         self.draws_hard = negatives == "hard"
 
     def require(self, model: nn.Module) -> None:
@@ -93,15 +115,17 @@ class ImageTextMatching(Objective):
             return torch.stack([drawn.texts, drawn.images])
 
         negatives = draw() if everyone is None else everyone.once(f"negatives of {id(self)}", draw)
-        pairs = judged_pairs(Negatives(*negatives), 0 if everyone is None else everyone.start, len(context.batch))
+        judged = evenly_spread(len(text.input_ids), self.num_judged)
+        start = 0 if everyone is None else everyone.start
+        pairs = judged_pairs(Negatives(*negatives), judged, start, len(context.batch))
         device = text.input_ids.device
         logits = cast(MatchesPairs, model).match(
             context.features, select_rows(text, pairs.text.to(device)), pairs.image.to(device)
         )
         is_match, share = pairs.is_match.to(device), pairs.share.to(device)
         losses = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="none")
-        hits = ((logits > 0) == is_match).sum().float()
-        return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, len(pairs.image))})
+        hits = (((logits > 0) == is_match) & (share > 0)).sum().float()
+        return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, int((pairs.share > 0).sum()))})
 
     def _logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
         """What the draws go by: [G, G] on the CPU, without gradient."""

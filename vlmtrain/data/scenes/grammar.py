@@ -28,7 +28,7 @@ __all__ = [
     "vocabulary",
 ]
 
-_MOST_THINGS = 3
+MOST_THINGS = 3
 
 
 def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
@@ -37,10 +37,10 @@ def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
     The most striking thing comes first, as people tell of pictures: the large before the small, equals by colour.
     Captions of one key and different `words_key` say the same in the same form, with other words for it.
     """
-    if not 1 <= len(scene.things) <= _MOST_THINGS:
-        raise ValueError(f"a caption tells of 1 to {_MOST_THINGS} things, not {len(scene.things)}: caption a part")
+    if not 1 <= len(scene.things) <= MOST_THINGS:
+        raise ValueError(f"a caption tells of 1 to {MOST_THINGS} things, not {len(scene.things)}: caption a part")
     draws = Draws("caption", key, scene.seed)
-    things = sorted(scene.things, key=_striking)
+    things = sorted(scene.things, key=striking)
     opening = draws.pick(("", *OPENINGS))
     words = draws if words_key is None else Draws("words", words_key, scene.seed)
     if len(things) == 1:
@@ -52,7 +52,7 @@ def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
     return form(opening, things, words)
 
 
-def _striking(thing: Thing) -> tuple[int, ...]:
+def striking(thing: Thing) -> tuple[int, ...]:
     """Sorts before another thing what is named before it; no two things of a scene are equal in it."""
     return (
         -SIZES.index(thing.size),

@@ -1,7 +1,9 @@
 """Text without pictures: documents that say the same facts several times over, to pretrain a language model on."""
 
+from itertools import combinations
+
 from vlmtrain.data.scenes.draws import Draws
-from vlmtrain.data.scenes.grammar import caption
+from vlmtrain.data.scenes.grammar import MOST_THINGS, caption, striking
 from vlmtrain.data.scenes.questions import COUNT_WORDS, questions
 from vlmtrain.data.scenes.refer import refer
 from vlmtrain.data.scenes.things import Scene, main_relation
@@ -9,6 +11,7 @@ from vlmtrain.data.scenes.words import RELATION_PHRASES
 from vlmtrain.data.scenes.world import make_scene
 
 _FEWEST_LINES, _MOST_LINES = 2, 5
+NOTHING = "no"  # in notes, at the place of a thing or a relation that a scene has not
 SEPARATOR = "</s>"  # what OPT puts before every text
 _ATTRIBUTES = ("colour", "shape", "size", "texture")
 
@@ -33,23 +36,43 @@ def document(seed: int, index: int) -> str:
     return "\n".join(lines[place] for place in draws.order(len(lines)))
 
 
+def notes(scene: Scene) -> str:
+    """The scene as a row of a table, a blank before every word.
+
+    Of each of three things size, colour, texture and shape, the things in the order of captions; then how the first
+    stands to the second, the first to the third and the second to the third.  NOTHING stands for what there is not.
+    """
+    things = sorted(scene.things, key=striking)
+    words = [word for thing in things for word in thing.attributes]
+    words += [NOTHING] * (len(_ATTRIBUTES) * (MOST_THINGS - len(things)))
+    for one, other in combinations(range(MOST_THINGS), 2):
+        words.append(main_relation(things[one], things[other]) if other < len(things) else NOTHING)
+    return "".join(f" {word}" for word in words)
+
+
 def retold(seed: int, index: int) -> str:
     """One scene told twice: what was said before SEPARATOR is said again after it, in other words, and sometimes more.
 
     A language model that reads it learns to look back beyond the mark that begins a text, which is where a soft visual
-    prompt stands.  Every second telling again keeps the form of what was told before: were each in a form of its own,
+    prompt stands.  Of ten documents five tell notes first, each fact at a place of its own, which a few visual tokens
+    can stand in for one by one; three a caption; two are told in one go.
+
+    Of the captions told again every second keeps the form of what was told before: were each in a form of its own,
     "left" and "right" of the two tellings would agree hardly oftener than chance has it, and a model that learns by
-    small steps finds no first one towards copying them.  One document in five is told in one go.
+    small steps finds no first one towards copying them.
     """
     draws = Draws("retold", seed, index)
     if draws.chance(0.2):
         return document(seed, index)
     scene = make_scene(seed, "text", index)
     first, other, words = (draws.below(2**20) for _ in range(3))
-    before = [caption(scene, first)]
-    if len(scene.things) > 1 and draws.chance(0.3):  # in another form, or with the relation that one leaves out
-        before.insert(draws.below(2), caption(scene, other))
-    after = [caption(scene, first, words) if draws.chance(0.5) else caption(scene, draws.below(2**20))]
+    if draws.chance(0.6):
+        before, after = [notes(scene)], [caption(scene, first)]
+    else:
+        before = [caption(scene, first)]
+        if len(scene.things) > 1 and draws.chance(0.3):  # in another form, or with the relation that one leaves out
+            before.insert(draws.below(2), caption(scene, other))
+        after = [caption(scene, first, words) if draws.chance(0.5) else caption(scene, draws.below(2**20))]
     if draws.chance(0.3):
         after.append(_fact(scene, draws))
     return "\n".join(before) + SEPARATOR + "\n".join(after)
