@@ -57,3 +57,4 @@ def test_a_class_of_ones_own_is_not_saved_as_another(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="Own has no place in such a folder"):
         save_pretrained(Own(32, 8, 48, 2, 4), tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -44,10 +44,11 @@ def save_pretrained(encoder: VisionTransformer, folder: str | Path) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json."""
     if len(encoder.blocks) != encoder.depth:
         raise ValueError("An encoder that is read before its last layer lacks layers; save one with tap=-1.")
+    config = _config(encoder)  # refuses before anything is written
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_to_folder_names(encoder), folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(_config(encoder), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     size = {"height": encoder.image_size, "width": encoder.image_size}
     preprocessing = {
         "image_processor_type": "ViTImageProcessor",
