@@ -28,11 +28,12 @@ from vlmtrain.training.checkpoint import load_part, newest_valid
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
 ABOUT = {
     "vit_scenes": "A small vision transformer with a convolutional stem (64 px, patches of 8 px), trained on "
-    "vlmtrain's procedural scenes: first as the image tower of a CLIP-style dual encoder, then to name what stands "
-    "where. `vlmtrain.encoders.vit_files.pretrained` loads it.",
+    "vlmtrain's procedural scenes: first as the image tower of a CLIP-style dual encoder, then to tell what stands "
+    "where, in which order captions name it, and how it stands to the other things. "
+    "`vlmtrain.encoders.vit_files.pretrained` loads it.",
     "bert_scenes": "A small BERT: the text tower of the dual encoder that vit_scenes began in. vlmtrain's tiny "
     "Q-Former starts from it. `transformers.BertModel` loads it.",
-    "opt_scenes": "A small OPT, trained on text about procedural scenes; it never saw an image. "
+    "opt_scenes": "A small OPT, trained on text about procedural scenes, captions and notes; it never saw an image. "
     "`transformers.OPTForCausalLM` loads it.",
 }
 NUM_DOCUMENTS = 5000
