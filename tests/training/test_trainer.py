@@ -1,11 +1,15 @@
 """The loop: accumulation, resumption, non-finite steps, frozen parts."""
 
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from training_toy import FROZEN_ENCODER, ToySteps, build_trainer, last_per_step, read_lines, run
 
+from vlmtrain.training.actions.log import Log
+from vlmtrain.training.actions.save import Save
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import weights_hash
 
@@ -55,6 +59,36 @@ def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
         assert torch.equal(value, part.update.average.averages[name])
     ids = "logs/samples-rank0.jsonl"
     assert last_per_step(read_lines(tmp_path / "straight" / ids)) == last_per_step(read_lines(tmp_path / "parts" / ids))
+
+
+@pytest.mark.parametrize("dies_after", [4, 8, 11])
+def test_a_log_line_tells_of_all_its_steps_also_of_those_before_a_resume(tmp_path: Path, dies_after: int) -> None:
+    """Found by the kill test: with checkpoints between log lines, averages were of the steps since the checkpoint."""
+
+    def told(trainer) -> list[dict[str, float]]:
+        lines: list[dict[str, float]] = []
+        trainer.resume()
+        trainer.actions = [Log(5, lambda step, averages: lines.append({"step": step, **averages})), Save(3)]
+        with suppress(ValueError):
+            trainer.train(Signals())
+        return [{key: line[key] for key in line.keys() - {"samples_per_second", "data_wait"}} for line in lines]
+
+    straight = told(build_trainer(tmp_path / "straight"))
+    killed = build_trainer(tmp_path / "killed")
+    killed.source = _EndsAfter(dies_after, 8)
+    told(killed)
+    resumed = told(build_trainer(tmp_path / "killed"))
+    assert resumed and resumed == straight[-len(resumed) :]
+    assert {line["step"] for line in resumed} == {step for step in (5, 10, 12) if step > dies_after // 3 * 3}
+
+
+class _EndsAfter(ToySteps):
+    def __init__(self, last: int, size: int) -> None:
+        super().__init__(size)
+        self.last = last
+
+    def steps(self, start: int):
+        return islice(super().steps(start), self.last - start)
 
 
 class _OnlyAt:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Progress:
     step: int = 0
     samples: int = 0
     skipped_in_a_row: int = 0
+    open_interval: dict[str, Any] = field(default_factory=dict)  # of the meter: steps that no line has told of yet
 
 
 class TrainingState:

@@ -72,6 +72,7 @@ class Trainer:
         """Go back to the newest valid checkpoint; False where there is none and training starts at step 0."""
         progress = self.checkpoints.restore_newest()
         self.progress = progress or Progress()
+        self.meter.continue_interval(self.progress.open_interval, self.accelerator)
         self._saved_step = self.progress.step
         return progress is not None
 
@@ -88,6 +89,7 @@ class Trainer:
         if self._saved_step == self.progress.step:
             return
         check_parity(self.accelerator, self.model)
+        self.progress.open_interval = self.meter.open_interval(self.accelerator)
         if self.checkpoints.save(self.progress):
             self._saved_step = self.progress.step
 
