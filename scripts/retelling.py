@@ -10,7 +10,7 @@ greedily.  Judged as captions of images are.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from vlmtrain.config.embedded import resolve_source
 from vlmtrain.data.record import Record
@@ -19,6 +19,7 @@ from vlmtrain.data.scenes.scene_judge import SceneJudge, SceneVerdict
 from vlmtrain.data.scenes.text import SEPARATOR, notes
 from vlmtrain.data.scenes.things import Scene
 from vlmtrain.data.scenes.world import make_scene
+from vlmtrain.evaluation.base import sum_aspects
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Text
 
@@ -32,9 +33,8 @@ def main() -> None:
     model = CausalLanguageModel(source=resolve_source(arguments.folder), max_tokens=2 * MOST_TOKENS).eval()
     for split in ("test", "compositional"):
         verdicts = [retell(model, split, index, TELLINGS[arguments.told]) for index in range(arguments.scenes)]
-        captions = sum(verdict.correct for verdict in verdicts) / len(verdicts)
-        shares = "".join(f", {aspect} {share(verdicts, aspect):.1%}" for aspect in ("things_right", "relations_right"))
-        sys.stdout.write(f"{split}: captions right {captions:.1%}{shares}\n")
+        figures = ", ".join(f"{name} {value:.1%}" for name, value in sum_aspects(verdicts).items())
+        sys.stdout.write(f"{split}: {figures}\n")
 
 
 def retell(model: CausalLanguageModel, split: str, index: int, tell: Callable[[Scene, int], str]) -> SceneVerdict:
@@ -45,12 +45,6 @@ def retell(model: CausalLanguageModel, split: str, index: int, tell: Callable[[S
     written = model.generate(model.embed(prompt.input_ids), prompt.attention_mask, MOST_TOKENS)
     record = Record(f"{split} {index}", b"", [], {"scene": scene.to_json()})
     return SceneJudge()(model.layout().read(written[0].tolist()), record)
-
-
-def share(verdicts: Sequence[SceneVerdict], aspect: str) -> float:
-    """Right ones of all, over all verdicts."""
-    right, counted = (sum(verdict.aspects[aspect][place] for verdict in verdicts) for place in (0, 1))
-    return right / max(1.0, counted)
 
 
 def _read_arguments() -> argparse.Namespace:

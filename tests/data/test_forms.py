@@ -37,3 +37,12 @@ def test_documents_have_no_visual_part() -> None:
     record = Record("a", b"", ["a text"])
     assert TextDocuments().parts(record, 3) == [Text("a text")]
     assert TextDocuments().prompt_parts(record) == []
+
+
+def test_a_document_keeps_the_blank_before_it_and_not_the_one_behind() -> None:
+    """Byte pairs write a word with a blank before it and one without differently; notes begin with a blank."""
+    record = Record("a", b"", [" large red</s>a large red star \n"])
+    assert TextDocuments("</s>").parts(record, 0) == [
+        Text(" large red</s>", supervised=False),
+        Text("a large red star"),
+    ]

@@ -36,7 +36,7 @@ class Captioning:
 
 
 class TextDocuments:
-    """Plain text to be written; there is no image.
+    """Plain text to be written; there is no image.  Blanks before a document are part of it, those behind it are not.
 
     Where a document holds `separator` (the mark that begins a text, say), what stands before the last one is read and
     not learned to be written.
@@ -46,7 +46,7 @@ class TextDocuments:
         self.separator = separator
 
     def parts(self, record: Record, key: int) -> list[Part]:
-        documents = [caption for caption in record.captions if caption.strip()]
+        documents = [caption.rstrip() for caption in record.captions if caption.strip()]
         if not documents:
             raise BrokenSample(record.key, "the document is empty")
         document = documents[key % len(documents)]

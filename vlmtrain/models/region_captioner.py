@@ -62,7 +62,9 @@ class RegionCaptioner(nn.Module):
         row, column = supervised.nonzero(as_tuple=True)
         region = opens.flatten().cumsum(0).view_as(opens)[row, column] - 1  # the last one opened
         if bool((region < 0).any()) or bool((home[region] != row).any()):
-            raise ValueError("a text is to be written before any place is named; use the form data.scenes.regions")
+            raise ValueError(
+                "a text is to be written before any place is named; use the form vlmtrain.data.scenes.regions"
+            )
         word = column - start[region]
         if word.numel() and int(word.max()) >= self.words_per_region:
             raise ValueError(

@@ -47,7 +47,7 @@ def judged_pairs(negatives: Negatives, judged: Tensor, start: int, size: int) ->
 
 
 def evenly_spread(total: int, num_judged: int | None) -> Tensor:
-    """Indices of `num_judged` of `total` samples, so that every rank has its part of them; all for None."""
+    """Indices of `num_judged` of `total` samples, evenly spread over them; all for None."""
     count = total if num_judged is None else min(num_judged, total)
     return torch.arange(count) * total // count
 
@@ -123,9 +123,10 @@ class ImageTextMatching(Objective):
             context.features, select_rows(text, pairs.text.to(device)), pairs.image.to(device)
         )
         is_match, share = pairs.is_match.to(device), pairs.share.to(device)
+        counts = pairs.share > 0  # all but a pair that only stands in
         losses = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="none")
-        hits = (((logits > 0) == is_match) & (share > 0)).sum().float()
-        return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, int((pairs.share > 0).sum()))})
+        hits = (((logits > 0) == is_match) & counts.to(device)).sum().float()
+        return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, int(counts.sum()))})
 
     def _logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
         """What the draws go by: [G, G] on the CPU, without gradient."""

@@ -95,13 +95,13 @@ class Meter:
         if not kept:
             return
         self._steps, self._skipped = kept["steps"], kept["skipped"]
-        device, mine = accelerator.device, float(accelerator.is_main_process)  # the first rank holds what all did
-        self._truncated = int(kept["truncated"] * mine)
+        is_first = accelerator.is_main_process  # holds what all ranks did; the norm is every rank's
+        self._truncated = int(kept["truncated"]) if is_first else 0
         for name, value in kept["sums"].items():
-            share = value if name == NORM or mine else 0.0
-            self._sums[name] = torch.tensor(share, dtype=torch.double, device=device)
+            share = value if is_first or name == NORM else 0.0
+            self._sums[name] = torch.tensor(share, dtype=torch.double, device=accelerator.device)
         for name, (total, count) in kept["metrics"].items():
-            self._metrics[name] = (total, count) if mine else (0.0, 0.0)
+            self._metrics[name] = (total, count) if is_first else (0.0, 0.0)
 
 
 def _double(value: Tensor | float) -> Tensor | float:

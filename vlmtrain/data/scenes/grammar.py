@@ -22,6 +22,7 @@ __all__ = [
     "ParseError",
     "Verdict",
     "caption",
+    "in_order_of_telling",
     "judge",
     "parse",
     "phrase",
@@ -40,7 +41,7 @@ def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
     if not 1 <= len(scene.things) <= MOST_THINGS:
         raise ValueError(f"a caption tells of 1 to {MOST_THINGS} things, not {len(scene.things)}: caption a part")
     draws = Draws("caption", key, scene.seed)
-    things = sorted(scene.things, key=striking)
+    things = in_order_of_telling(scene)
     opening = draws.pick(("", *OPENINGS))
     words = draws if words_key is None else Draws("words", words_key, scene.seed)
     if len(things) == 1:
@@ -52,7 +53,12 @@ def caption(scene: Scene, key: int, words_key: int | None = None) -> str:
     return form(opening, things, words)
 
 
-def striking(thing: Thing) -> tuple[int, ...]:
+def in_order_of_telling(scene: Scene) -> list[Thing]:
+    """The things as captions name them, the most striking first."""
+    return sorted(scene.things, key=_striking)
+
+
+def _striking(thing: Thing) -> tuple[int, ...]:
     """Sorts before another thing what is named before it; no two things of a scene are equal in it."""
     return (
         -SIZES.index(thing.size),

@@ -1,7 +1,7 @@
 """The form of region descriptions: places, and what stands there."""
 
 from vlmtrain.data.record import BrokenSample, Record
-from vlmtrain.data.scenes.grammar import striking
+from vlmtrain.data.scenes.grammar import in_order_of_telling
 from vlmtrain.data.scenes.questions import COUNT_WORDS
 from vlmtrain.data.scenes.things import Scene, main_relation
 from vlmtrain.layout import Part, Text, Visual
@@ -26,7 +26,7 @@ class Regions:
     def parts(self, record: Record, key: int) -> list[Part]:
         if not record.extra.get("scene", {}).get("things"):
             raise BrokenSample(record.key, "it does not say where its things are (no scene, or an empty one)")
-        things = sorted(Scene.from_json(record.extra["scene"]).things, key=striking)
+        things = in_order_of_telling(Scene.from_json(record.extra["scene"]))
         parts: list[Part] = self.prompt_parts(record)
         for number, thing in enumerate(things, start=1):
             row, column = self._cell(thing.y), self._cell(thing.x)

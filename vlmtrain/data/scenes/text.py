@@ -3,7 +3,7 @@
 from itertools import combinations
 
 from vlmtrain.data.scenes.draws import Draws
-from vlmtrain.data.scenes.grammar import MOST_THINGS, caption, striking
+from vlmtrain.data.scenes.grammar import MOST_THINGS, caption, in_order_of_telling
 from vlmtrain.data.scenes.questions import COUNT_WORDS, questions
 from vlmtrain.data.scenes.refer import refer
 from vlmtrain.data.scenes.things import Scene, main_relation
@@ -42,7 +42,7 @@ def notes(scene: Scene) -> str:
     Of each of three things size, colour, texture and shape, the things in the order of captions; then how the first
     stands to the second, the first to the third and the second to the third.  NOTHING stands for what there is not.
     """
-    things = sorted(scene.things, key=striking)
+    things = in_order_of_telling(scene)
     words = [word for thing in things for word in thing.attributes]
     words += [NOTHING] * (len(_ATTRIBUTES) * (MOST_THINGS - len(things)))
     for one, other in combinations(range(MOST_THINGS), 2):
