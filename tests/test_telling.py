@@ -77,7 +77,7 @@ def test_the_summary_adds_up_stages() -> None:
 
 
 def test_the_end_names_places_and_commands(make_outcomes: Callable[[int], list], tmp_path: Path) -> None:
-    stage = {"form": {"_target_": "vlmtrain.data.forms.Captioning"}}
+    stage = {"form": {"_target_": "vlmtrain.data.forms.captioning.Captioning"}}
     config = {"experiment": "toy", "scale": "tiny", "stages": {"one": stage, "two": stage}}
     results = [result("one", outcomes=make_outcomes(2), evaluation={"test/r1": 1.0}), result("two")]
     report = describe_end(config, tmp_path, results, [tmp_path / "samples.png"], 12.0)
@@ -86,7 +86,8 @@ def test_the_end_names_places_and_commands(make_outcomes: Callable[[int], list],
     ]
     assert all(command.startswith("vlmtrain") and "experiment=toy" in command for _, command in report.next_commands)
     assert any("data=pairs" in command for _, command in report.next_commands)
-    text_only = {**config, "stages": {"one": {"form": {"_target_": "vlmtrain.data.forms.TextDocuments"}}}}
+    documents = {"form": {"_target_": "vlmtrain.data.forms.text_documents.TextDocuments"}}
+    text_only = {**config, "stages": {"one": documents}}
     other = describe_end(text_only, tmp_path, results, [], 12.0)
     assert not any("data=pairs" in command for _, command in other.next_commands)  # it looks at no image
     assert len(report.samples) == 2 and report.metrics == {"one": {"test/r1": 1.0}, "two": {}}

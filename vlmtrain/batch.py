@@ -53,6 +53,7 @@ class VisualFeatures(MovesToDevice):
     patches: Tensor  # [N, P, W]
     tiles_per_item: list[int]
     items_per_sample: list[int]
+    patch_mask: Tensor | None = None  # [N, P] bool, False on padding of tiles with fewer patches; None: all are real
 
 
 @dataclass(frozen=True)

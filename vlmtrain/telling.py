@@ -19,7 +19,7 @@ from vlmtrain.shapes import build_on_meta
 from vlmtrain.training.costs import estimate_memory, list_part_costs
 from vlmtrain.training.precision import resolve_precision
 
-CAPTIONING = "vlmtrain.data.forms.Captioning"
+CAPTIONING = "vlmtrain.data.forms.captioning.Captioning"
 OTHER_SCALES = {
     "tiny": "scale=small, scale=paper: they need data=pairs data.path=FOLDER",
     "small": "scale=tiny, scale=paper",

@@ -59,7 +59,7 @@ def test_a_target_that_is_no_name_is_refused(target: object) -> None:
 
 @pytest.mark.parametrize("directive", ["_args_", "_recursive_", "_convert_"])
 def test_no_other_directive_is_known(directive: str) -> None:
-    node = {"_target_": "vlmtrain.data.forms.Captioning", directive: ["x"]}
+    node = {"_target_": "vlmtrain.data.forms.captioning.Captioning", directive: ["x"]}
     assert "no such directive" in str(next(iter(check_parts(node, "form"))))
 
 
@@ -113,8 +113,8 @@ def test_build_makes_objects_partials_lists_and_sections(monkeypatch: pytest.Mon
     monkeypatch.setenv("MY_TOKEN", "abc")
     made = build(
         {
-            "form": {"_target_": "vlmtrain.data.forms.Captioning", "prompt": "${oc.env:MY_TOKEN}"},
-            "later": [{"_target_": "vlmtrain.data.forms.Captioning", "_partial_": True}],
+            "form": {"_target_": "vlmtrain.data.forms.captioning.Captioning", "prompt": "${oc.env:MY_TOKEN}"},
+            "later": [{"_target_": "vlmtrain.data.forms.captioning.Captioning", "_partial_": True}],
             "number": 3,
         }
     )

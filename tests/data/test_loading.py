@@ -13,7 +13,8 @@ import torch
 
 from vlmtrain.batch import Batch, TextBatch
 from vlmtrain.data.collate import Collator
-from vlmtrain.data.forms import Captioning, TextDocuments
+from vlmtrain.data.forms.captioning import Captioning
+from vlmtrain.data.forms.text_documents import TextDocuments
 from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader
 from vlmtrain.data.scenes.text import document
 from vlmtrain.data.sources.documents import MadeDocuments

@@ -10,7 +10,7 @@ from torch import nn
 
 from vlmtrain.connectors.linear import LinearConnector
 from vlmtrain.data.collate import Collator
-from vlmtrain.data.forms import Captioning as CaptioningForm
+from vlmtrain.data.forms.captioning import Captioning as CaptioningForm
 from vlmtrain.data.loading import EvaluationBatches
 from vlmtrain.data.scenes.scene_judge import SceneJudge
 from vlmtrain.data.scenes_data import Scenes

@@ -4,14 +4,15 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from vlmtrain.batch import VisualFeatures, VisualTokens
+from vlmtrain.batch import TextBatch, VisualFeatures, VisualTokens
 
 
 class Connector(nn.Module, ABC):
     """Encoder patches -> visual tokens of the language model's width.  Knows nothing of any language model.
 
-    A connector that treats every tile alike implements `connect_tiles` and `tokens_per_tile`; one that mixes the
-    tiles of an item (video) overrides `forward` and `tokens_per_item`.
+    A connector that treats every tile alike implements `connect_tiles` and sets `tokens_per_tile`; one that mixes the
+    tiles of an item (video), leaves out padded patches or reads the text overrides `forward`, and `tokens_per_item`
+    where their number differs.
     """
 
     tokens_per_tile: int
@@ -24,7 +25,13 @@ class Connector(nn.Module, ABC):
     def connect_tiles(self, patches: Tensor) -> Tensor:
         """[N, P, W] -> [N, tokens_per_tile, D]"""
 
-    def forward(self, features: VisualFeatures) -> VisualTokens:
+    def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
+        """`text` is what stands around the images, for connectors that look for what it asks about."""
+        if features.patch_mask is not None:
+            raise ValueError(
+                f"{type(self).__name__} makes a visual token of every patch, padding included, and this encoder pads "
+                "tiles of fewer patches; choose a connector that leaves padding out: model/connector=perceiver."
+            )
         embeddings = self.connect_tiles(features.patches).flatten(0, 1)  # [V, D]
         tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
         return VisualTokens(embeddings, tokens_per_item, features.items_per_sample)

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlmtrain.batch import Batch
 from vlmtrain.data.collate import Collator, Prepared, num_items
 from vlmtrain.data.decode import UndecodableImage
-from vlmtrain.data.forms import Form
+from vlmtrain.data.forms.base import Form
 from vlmtrain.data.keys import key_of
 from vlmtrain.data.order import reserve, sample_positions
 from vlmtrain.data.quarantine import MAX_IN_A_ROW

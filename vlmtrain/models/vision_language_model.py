@@ -40,11 +40,11 @@ class VisionLanguageModel(nn.Module):
     def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
         if text.targets is None:
             raise ValueError("These rows are prompts without targets; write them with Layout.write.")
-        with self.fusion.entering(self.language_model, text, self.connector(visual)) as embeddings:
+        with self.fusion.entering(self.language_model, text, self.connector(visual, text)) as embeddings:
             return self.language_model.target_states(embeddings, text.attention_mask, text.targets)
 
     def write(self, visual: VisualFeatures, text: TextBatch, max_new_tokens: int) -> Tensor:
-        with self.fusion.entering(self.language_model, text, self.connector(visual)) as embeddings:
+        with self.fusion.entering(self.language_model, text, self.connector(visual, text)) as embeddings:
             return self.language_model.generate(embeddings, text.attention_mask, max_new_tokens)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vlmtrain.data.forms import Captioning, TextDocuments
+from vlmtrain.data.forms.captioning import Captioning
+from vlmtrain.data.forms.text_documents import TextDocuments
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.layout import Text, Visual
 
