@@ -49,7 +49,8 @@ def vlmtrain(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_folder_with_every_fault_trains_and_every_fault_is_counted(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos")
-    typed = ["experiment=pretrain_vit", "data=pairs", "data.path=photos", "data.held_out=0", "run_dir=run"]
+    data = ["data=pairs", "data.path=photos", "data.held_out=0"]
+    typed = ["experiment=pretrain_vit", "stages=[contrastive]", *data, "run_dir=run"]
     short = ["trainer.max_steps=4", "trainer.batch_size=9", "trainer.num_workers=0", "optimizer.warmup=0"]
     every_split = [f"stages.contrastive.evaluation.{name}.split=null" for name in ("test", "compositional")]
     quiet = [*every_split, "trainer.log_every=1"]
