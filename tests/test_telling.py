@@ -38,7 +38,7 @@ def config() -> dict[str, Any]:
 
 def test_t27_the_share_of_what_trains_is_computed_and_told_at_the_start(config: dict[str, Any], tmp_path: Path) -> None:
     """Told figures equal sums over requires_grad; the published sizes are held by the other tests of T27."""
-    summary = describe_start(config, tmp_path, data(), done=["representation"])
+    summary = describe_start(config, tmp_path, {"representation": data(), "language": data()}, done=["representation"])
     written = io.StringIO()
     Console(file=written, width=200).print(render_start(summary))
     shown = written.getvalue()

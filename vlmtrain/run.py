@@ -12,6 +12,7 @@ from rich.console import Console
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import hash_config, read_config
 from vlmtrain.data.order import sample_positions
+from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.evaluation.base import EvaluationResult
 from vlmtrain.journal import Journal
 from vlmtrain.report.end_report import render_end
@@ -34,11 +35,11 @@ def train(folder: Path) -> None:
     started = time.monotonic()
     config = read_config(folder)
     _prepare_process(config, folder)
-    run = _open_run(config, folder)
+    run = open_run(config, folder)
     journal = Journal(config, folder, Console())
     done = {name: result for name in config["stages"] if (result := read_result(folder, name)) is not None}
-    for result in done.values():
-        result.check_data(folder, run.data.train.fingerprint)
+    for name, result in done.items():
+        result.check_data(folder, run.data[name].train.fingerprint)
     if journal.is_main_process:
         journal.show(render_start(describe_start(config, folder, run.data, list(done))))
     journal.start()
@@ -65,14 +66,28 @@ def _prepare_process(config: dict[str, Any], folder: Path) -> None:
     apply_kernels(json.loads(file.read_text()))
 
 
-def _open_run(config: dict[str, Any], folder: Path) -> RunContext:
-    data = build(config["data"])
-    for section in config["stages"].values():  # a batch larger than the data is told now, not after the stages before
-        sample_positions(0, section["trainer"]["batch_size"], len(data.train), 0, data.together)
-    facts = {"config": hash_config(config), "data": data.train.fingerprint, "experiment": config["experiment"]}
+def open_run(config: dict[str, Any], folder: Path) -> RunContext:
+    opened: dict[str, Any] = {}  # stages on the same data share one index
+    data = {}
+    for name, section in config["stages"].items():
+        node = section["data"] or config["data"]
+        written = json.dumps(node, sort_keys=True)
+        if written not in opened:
+            opened[written] = _open_data(node, config["shuffle_images"])
+        data[name] = opened[written]
+    for name, section in config["stages"].items():  # a batch larger than the data is told now, not stages later
+        sample_positions(0, section["trainer"]["batch_size"], len(data[name].train), 0, data[name].together)
+    facts = {"config": hash_config(config), "experiment": config["experiment"]}
     distributed = {key: config["distributed"][key] for key in ("strategy", "num_processes")}
     init_from = Path(config["init_from"]) if config["init_from"] else None
     return RunContext(folder, config["seed"], data, distributed, facts, init_from)
+
+
+def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
+    data = build(node)
+    if shuffle_images:
+        data.train = ShuffledImages(data.train)
+    return data
 
 
 def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
@@ -103,7 +118,7 @@ def _result_of(stage: Stage, trainer: Trainer, journal: Journal, evaluated: Eval
         skipped_steps=journal.skipped_steps(stage.name),
         truncated_texts=journal.truncated_texts(stage.name),
         quarantined=stage.count_quarantined(),
-        data=stage.run.data.train.fingerprint,
+        data=stage.data.train.fingerprint,
         outcomes=evaluated.samples,
     )
 

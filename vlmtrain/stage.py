@@ -47,7 +47,7 @@ class RunContext:
 
     folder: Path
     seed: int
-    data: Any  # .train: Source, .evaluation: dict[str, Source]
+    data: dict[str, Any]  # stage -> its data; .train: Source, .evaluation: dict[str, Source]
     distributed: dict[str, Any]
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
@@ -60,6 +60,7 @@ class Stage:
         self.name = name
         self.config = config
         self.run = run
+        self.data = run.data[name]
         settings = config["trainer"]
         self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
@@ -76,10 +77,10 @@ class Stage:
         self.max_steps: int = settings["max_steps"]
         self.evaluations = build(config["evaluation"] or {})
         for evaluation in self.evaluations.values():
-            evaluation.check(self.model, run.data.evaluation)
+            evaluation.check(self.model, self.data.evaluation)
         self.quarantine = Quarantine(
             run.folder / "logs" / name,
-            len(run.data.train),
+            len(self.data.train),
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
@@ -112,7 +113,7 @@ class Stage:
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
         for evaluation in self.evaluations.values():
-            result = evaluation(self.model, self.run.data.evaluation, self.evaluation_tools)
+            result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
             metrics |= result.metrics
             samples += result.samples
         return EvaluationResult(metrics, samples)
@@ -140,7 +141,7 @@ class Stage:
             self.run.folder / "checkpoints" / self.name,
             TrainingState(self.model, optimizer, average),
             self.accelerator,
-            {**self.run.facts, "stage": self.name},
+            {**self.run.facts, "data": self.data.train.fingerprint, "stage": self.name},
             settings["keep_checkpoints"],
         )
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
@@ -157,9 +158,9 @@ class Stage:
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=settings["num_workers"],
-            together=self.run.data.together,
+            together=self.data.together,
         )
-        return StepLoader(self.run.data.train, self.form, self._transform(is_training=True), self.collator, plan)
+        return StepLoader(self.data.train, self.form, self._transform(is_training=True), self.collator, plan)
 
     def _transform(self, is_training: bool) -> ImageTransform:
         encoder = getattr(self.model, "encoder", None)

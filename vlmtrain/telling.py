@@ -27,7 +27,7 @@ OTHER_SCALES = {
 }
 
 
-def describe_start(config: dict[str, Any], folder: Path, data: Any, done: list[str]) -> StartSummary:
+def describe_start(config: dict[str, Any], folder: Path, data: dict[str, Any], done: list[str]) -> StartSummary:
     """What will be trained, from what, on what; models are only shapes here."""
     parts: dict[str, PartLine] = {}
     stages: list[StageLine] = []
@@ -44,15 +44,13 @@ def describe_start(config: dict[str, Any], folder: Path, data: Any, done: list[s
             if earlier is None or earlier.trainable < cost.trainable:
                 parts[cost.name] = PartLine(cost.name, cost.source, cost.parameters, cost.trainable, cost.precision)
         stages.append(_stage_line(name, section, costs, name in done))
-    lines = [DataLine("train", len(data.train), data.train.name)]
-    lines += [DataLine(split, len(source), source.name) for split, source in data.evaluation.items()]
     return StartSummary(
         experiment=str(config["experiment"]),
         scale=config["scale"],
         other_scales=OTHER_SCALES.get(config["scale"], "scale=tiny"),
         parts=list(parts.values()),
         stages=stages,
-        data=lines,
+        data=_data_lines(data),
         device=name_device(),
         precision=resolve_precision(config["trainer"]["precision"]),
         run_folder=str(folder),
@@ -133,6 +131,15 @@ def peak_memory() -> int:
 def typed_command() -> str:
     """The command line as it was typed, without the folder of the program."""
     return shlex.join(["vlmtrain", *sys.argv[1:]])
+
+
+def _data_lines(data: dict[str, Any]) -> list[DataLine]:
+    """The parts of every stage's data, each once."""
+    lines: dict[str, DataLine] = {}
+    for held in data.values():
+        for part, source in {"train": held.train, **held.evaluation}.items():
+            lines.setdefault(f"{part} {source.name}", DataLine(part, len(source), source.name))
+    return list(lines.values())
 
 
 def _stage_line(name: str, section: dict[str, Any], costs: list[Any], is_done: bool) -> StageLine:

@@ -117,7 +117,14 @@ def _complete(tree: DictConfig, typed: list[str]) -> None:
     """Fills in defaults; gives each stage its own whole trainer and optimizer section; typed values win over files."""
     for name, section in {**SHARED_SECTIONS, "distributed": DistributedConfig, "launcher": LauncherConfig}.items():
         tree[name] = OmegaConf.merge(make_defaults(section), tree.get(name) or {})
-    for key, value in (("seed", 0), ("run_dir", None), ("init_from", None), ("run_stages", None), ("tracker", {})):
+    for key, value in (
+        ("seed", 0),
+        ("shuffle_images", False),
+        ("run_dir", None),
+        ("init_from", None),
+        ("run_stages", None),
+        ("tracker", {}),
+    ):
         tree.setdefault(key, value)
     tree.stages = tree.get("stages") or {}
     for stage_name, stage in tree.stages.items():
@@ -130,6 +137,7 @@ def _complete(tree: DictConfig, typed: list[str]) -> None:
                 if section_name == name and rest and f"stages.{stage_name}.{key}" not in typed:
                     OmegaConf.update(merged, rest, OmegaConf.select(tree, key))
             stage[name] = merged
+        stage.setdefault("data", None)
         stage.setdefault("start_from", {})
         stage.setdefault("evaluation", {})
 

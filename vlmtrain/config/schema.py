@@ -90,6 +90,7 @@ class StageConfig:
     model: dict[str, Any] = option(REQUIRED, "what is trained: a _target_ node")
     objective: dict[str, Any] = option(REQUIRED, "what it should get better at: a _target_ node")
     form: dict[str, Any] = option(REQUIRED, "how a record becomes text and images: a _target_ node")
+    data: dict[str, Any] | None = option(None, "this stage's own data: a _target_ node; null: the run's")
     transform: dict[str, Any] = option(dict, "ImageTransform's arguments in training: crop_scale, flip, resize")
     trainable: dict[str, float | None] = option(REQUIRED, "part -> multiple of optimizer.lr; null freezes")
     trainer: TrainerConfig = option(TrainerConfig, "this stage's own values")
@@ -103,6 +104,7 @@ class RunConfig:
     experiment: str | None = option(None, "the experiment's name")
     scale: str = option("tiny", "how large: sizes, lengths and batch of the experiment")
     seed: int = option(0, "key of all randomness", low=0)
+    shuffle_images: bool = option(False, "train on other samples' images: the control that cannot learn to look")
     run_dir: str | None = option(
         None, "the run's folder; null: runs/<experiment>/<date-hash>", also=("output_dir", "out", "save_dir", "workdir")
     )

@@ -1,0 +1,40 @@
+"""What the stages of a run are fed with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmtrain.config.compose import compose
+from vlmtrain.data.shuffled_images import ShuffledImages
+from vlmtrain.run import open_run
+from vlmtrain.stage import RunContext
+
+TEXTS = "stages.language.data={_target_: vlmtrain.data.scenes_data.SceneTexts, num_train: 40, num_held_out: 4}"
+
+
+def opened(folder: Path, *overrides: str) -> RunContext:
+    few = [f"data.{name}=8" for name in ("num_train", "num_test", "num_compositional")]
+    typed = ["experiment=blip2_opt", f"data.folder={folder}", *few, "data.num_processes=1", "trainer.batch_size=8"]
+    config: dict[str, Any] = compose([*typed, *overrides]).config
+    return open_run(config, folder)
+
+
+def test_stages_share_the_data_of_the_run_unless_they_have_their_own(tmp_path: Path) -> None:
+    shared = opened(tmp_path)
+    assert shared.data["representation"] is shared.data["language"]
+    apart = opened(tmp_path, TEXTS)
+    assert len(apart.data["representation"].train) == 8 and len(apart.data["language"].train) == 40
+
+
+def test_the_control_run_trains_on_other_images_and_is_evaluated_on_the_right_ones(tmp_path: Path) -> None:
+    plain, control = opened(tmp_path).data["language"], opened(tmp_path, "shuffle_images=true").data["language"]
+    assert isinstance(control.train, ShuffledImages) and control.train.fingerprint != plain.train.fingerprint
+    assert control.train.read(0).captions == plain.train.read(0).captions
+    assert control.train.read(0).image != plain.train.read(0).image
+    assert control.evaluation["test"].read(0).image == plain.evaluation["test"].read(0).image
+
+
+def test_a_batch_larger_than_a_later_stages_data_is_told_before_the_first_trains(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="64 samples and the data has 40"):
+        opened(tmp_path, "stages.representation.trainer.batch_size=8", "stages.language.trainer.batch_size=64", TEXTS)
