@@ -1,0 +1,9 @@
+"""The activation of Flamingo's resampler and gated blocks (So et al. 2021, "Primer", section 4)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0) squared."""
+    return F.relu(x).square()
