@@ -4,6 +4,7 @@ Every file of conf/model/*/ is found by itself.  Parts are built as shapes (meta
 """
 
 import functools
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from vlmtrain.batch import VisualFeatures
 from vlmtrain.config.build import build
 from vlmtrain.config.check import check
 from vlmtrain.config.compose import compose
@@ -36,17 +38,51 @@ def part(group: str, name: str) -> Any:
         return [build(model["connector"]), build(model["fusion"])] if group == "connector" else build(model[group])
 
 
-@pytest.mark.parametrize(("encoder", "connector", "language_model"), list(product(*OPTIONS.values())))
-def test_t54_every_combination_builds(encoder: str, connector: str, language_model: str) -> None:
+def between(encoder: str, connector: str, language_model: str) -> tuple[Any, Any, Any, Any]:
+    """Encoder, connector, fusion and language model, as `assemble` would put them together."""
     sees, writes = part("encoder", encoder), part("language_model", language_model)
     connects, fuses = part("connector", connector)
     with torch.device("meta"):
-        between = connects(sees.width, sees.patches_per_tile, writes.width)
-        fusion = fuses(writes.width)
-        patches = torch.empty(2, sees.patches_per_tile, sees.width)
-        tokens = between.connect_tiles(patches)
-    assert isinstance(between, nn.Module) and isinstance(fusion, nn.Module)
-    assert tokens.shape == (2, between.tokens_per_tile, writes.width)
+        return sees, connects(sees.width, sees.patches_per_tile, writes.width), fuses(writes.width), writes
+
+
+@pytest.mark.parametrize(("encoder", "connector", "language_model"), list(product(*OPTIONS.values())))
+def test_t54_every_combination_builds_or_names_what_does_not_fit(
+    encoder: str, connector: str, language_model: str
+) -> None:
+    try:
+        sees, connects, fusion, writes = between(encoder, connector, language_model)
+    except ValueError as refusal:
+        assert names_a_pair(str(refusal), encoder, connector, language_model)
+        return
+    assert isinstance(connects, nn.Module) and isinstance(fusion, nn.Module)
+    tiles = [1, 2]
+    with torch.device("meta"):
+        patches = torch.empty(sum(tiles), sees.patches_per_tile, sees.width)
+        tokens = connects(VisualFeatures(patches, tiles, [len(tiles)]))
+    assert tokens.tokens_per_item == [connects.tokens_per_item(count) for count in tiles]
+    assert tokens.embeddings.shape == (sum(tokens.tokens_per_item), writes.width)
+
+
+def names_a_pair(refusal: str, encoder: str, connector: str, language_model: str) -> bool:
+    """Both numbers that do not fit, and another connector to take."""
+    sees, writes = part("encoder", encoder), part("language_model", language_model)
+    chosen = choose(connector=connector)["connector"]
+    numbers = {value for value in chosen.values() if isinstance(value, int) and not isinstance(value, bool)}
+    pairs = [{sees.width, writes.width}, *({sees.patches_per_tile, number} for number in numbers)]
+    written = {int(digits) for digits in re.findall(r"\d+", refusal)}
+    return "model/connector=" in refusal and any(pair <= written for pair in pairs if len(pair) == 2)
+
+
+@pytest.mark.parametrize("connector", OPTIONS["connector"])
+def test_t54_every_connector_fits_something(connector: str) -> None:
+    def fits(encoder: str, language_model: str) -> bool:
+        try:
+            return bool(between(encoder, connector, language_model))
+        except ValueError:
+            return False
+
+    assert any(fits(*others) for others in product(OPTIONS["encoder"], OPTIONS["language_model"]))
 
 
 @pytest.mark.parametrize("group", GROUPS)

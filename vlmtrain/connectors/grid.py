@@ -9,6 +9,8 @@ from math import isqrt
 from einops import rearrange
 from torch import Tensor
 
+TAKE_ANY_NUMBER = "model/connector=mlp or model/connector=perceiver"
+
 
 def grid_side(patches_per_tile: int) -> int:
     """Rows (and columns) of the grid; a class token before the patches does not count."""
@@ -17,7 +19,7 @@ def grid_side(patches_per_tile: int) -> int:
         raise ValueError(
             f"{patches_per_tile} patches per tile are no square grid (with or without a class token), and this "
             "connector merges neighbours of one; choose an encoder with a square grid, or a connector that takes any "
-            "number of patches: model/connector=mlp or model/connector=perceiver."
+            f"number of patches: {TAKE_ANY_NUMBER}."
         )
     return side
 
@@ -35,7 +37,8 @@ def divided_side(patches_per_tile: int, name: str, factor: int) -> int:
         divisors = ", ".join(str(number) for number in range(1, side + 1) if side % number == 0)
         raise ValueError(
             f"{name} {factor} does not divide the {side} x {side} grid of an encoder with {patches_per_tile} patches "
-            f"per tile; choose one of {divisors}."
+            f"per tile; choose one of {divisors}, or a connector that takes any number of patches: "
+            f"{TAKE_ANY_NUMBER}."
         )
     return side // factor
 
