@@ -139,6 +139,16 @@ def test_in_bf16_it_makes_nearly_the_same(name: str) -> None:
     assert (rounded.float() - exact).norm() < 0.03 * exact.norm()  # eight bits of mantissa, some layers deep
 
 
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_under_autocast_it_reads_an_encoder_in_bf16(name: str) -> None:
+    (connector, width), visual = make(name), features([1, 2])
+    exact = connector(visual).embeddings
+    with torch.autocast("cpu", torch.bfloat16):
+        found = connector(replace(visual, patches=visual.patches.bfloat16())).embeddings
+    assert found.shape[-1] == width
+    assert (found.float() - exact).norm() < 0.03 * exact.norm()
+
+
 @pytest.mark.parametrize("name", FIXED_LENGTH)
 def test_t24_a_fixed_number_of_tokens_is_fixed_whatever_the_number_of_patches(name: str) -> None:
     shapes = set()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from timm.models.regnet import Bottleneck
 
 from vlmtrain.connectors.conv_abstractor import ConvAbstractor
 
@@ -19,6 +18,8 @@ def test_any_square_of_tokens_from_any_square_of_patches(patches: int, num_token
 
 
 def test_blocks_with_squeeze_excitation_before_and_after_the_pooling() -> None:
+    from timm.models.regnet import Bottleneck
+
     connector = make(depth=3)
     for stage in (connector.before, connector.after):
         blocks = [module for module in stage.modules() if isinstance(module, Bottleneck)]
@@ -26,12 +27,12 @@ def test_blocks_with_squeeze_excitation_before_and_after_the_pooling() -> None:
 
 
 def test_a_token_changes_most_where_the_image_changes() -> None:
-    """Locality is what the abstractor is for: a corner of the grid moves the token of that corner most."""
-    connector, patches = make(), torch.randn(1, 65, 12)
+    """Locality is what the abstractor is for: a corner of the grid moves the token of that corner, on average."""
+    connector, patches = make(), torch.randn(64, 65, 12)
     changed = patches.clone()
     changed[:, 1 + 8 * 6 + 6] += 1.0  # row 6, column 6: the window of the last of 4 x 4 tokens
-    moved = (connector.connect_tiles(changed) - connector.connect_tiles(patches)).norm(dim=-1)[0]
-    assert moved.argmax() == 15
+    moved = (connector.connect_tiles(changed) - connector.connect_tiles(patches)).norm(dim=-1).mean(0)
+    assert moved.argmax() == 15 and moved[0] < 0.05 * moved[15]
 
 
 def test_the_class_token_is_dropped_and_positions_are_told_apart() -> None:
@@ -51,5 +52,5 @@ def test_tokens_that_are_no_square_are_refused(num_tokens: int, choose: int) -> 
 
 
 def test_without_blocks_it_is_another_connector() -> None:
-    with pytest.raises(ValueError, match="depth 0.*model/connector=pooled_mlp"):
+    with pytest.raises(ValueError, match=r"depth 0.*model/connector=pooled_mlp"):
         make(depth=0)

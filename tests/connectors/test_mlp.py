@@ -29,7 +29,9 @@ def test_parity_with_llava(hold_parity: Callable[..., None]) -> None:
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_num_layers_counts_the_linear_layers(num_layers: int) -> None:
     layers = MLPConnector(12, 9, 20, num_layers).layers
-    assert [type(layer) for layer in layers] == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear][: 2 * num_layers - 1]
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.GELU, nn.Linear, nn.GELU, nn.Linear][
+        : 2 * num_layers - 1
+    ]
 
 
 def test_an_mlp_has_a_layer() -> None:

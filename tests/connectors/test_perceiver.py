@@ -57,9 +57,7 @@ def test_parity_with_idefics(hold_parity: Callable[..., None]) -> None:
     from transformers import IdeficsConfig
     from transformers.models.idefics.perceiver import IdeficsPerceiverResampler
 
-    config = IdeficsConfig(
-        vision_config={"embed_dim": WIDTH}, perceiver_config={"qk_layer_norms_perceiver": False}
-    )
+    config = IdeficsConfig(vision_config={"embed_dim": WIDTH}, perceiver_config={"qk_layer_norms_perceiver": False})
     theirs = IdeficsPerceiverResampler(config, WIDTH, depth=3, n_heads=4, head_dim=8, n_latents=7)
     ours = PerceiverResampler(WIDTH, 10, LANGUAGE_WIDTH, 7, 3, 4, 8, activation=F.relu)
     ours.project = nn.Identity()  # Idefics leaves it to the gated layers
@@ -148,6 +146,8 @@ def test_t41_each_frame_has_its_embedding_and_longer_videos_interpolate_them() -
         connector.time_embeddings.copy_(torch.arange(4.0).unsqueeze(1).expand(-1, WIDTH))
     assert connector.times([3, 1])[:, 0, 0].tolist() == [0, 1, 2, 0]
     torch.testing.assert_close(connector.times([7])[:, 0, 0], torch.arange(7) / 2)
+    long = F.interpolate(connector.time_embeddings.mT[None], 30, mode="linear", align_corners=True)[0].mT
+    torch.testing.assert_close(connector.times([2, 30])[2:, 0], long)
     assert connector.times([4])[:, 0, 0].tolist() == [0, 1, 2, 3]
     assert connect(connector, patches(30)).shape == (6, LANGUAGE_WIDTH)
 

@@ -18,7 +18,9 @@ def test_parity_with_internvl(hold_parity: Callable[..., None]) -> None:
     from transformers.models.internvl.modeling_internvl import InternVLModel, InternVLMultiModalProjector
 
     config = InternVLConfig(
-        vision_config={"hidden_size": 12}, text_config={"model_type": "llama", "hidden_size": 20}, downsample_ratio=0.5
+        vision_config={"hidden_size": 12},
+        text_config={"model_type": "llama", "hidden_size": 20, "num_attention_heads": 2},
+        downsample_ratio=0.5,
     )
     theirs, ours = InternVLMultiModalProjector(config), PixelShuffleMLP(12, 17, 20)
 

@@ -17,5 +17,5 @@ def test_a_token_is_the_mean_of_its_window_and_the_class_token_is_dropped() -> N
 
 
 def test_a_window_that_does_not_divide_the_grid_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match="window 3 does not divide the 16 x 16 grid .* 257 patches"):
+    with pytest.raises(ValueError, match=r"window 3 does not divide the 16 x 16 grid .* 257 patches"):
         PooledMLP(12, 257, 20, window=3)

@@ -52,7 +52,9 @@ def named(ours: TransformerMapper, of: Callable[[nn.Parameter], Tensor]) -> dict
         pairs |= {f"{at}.linear1": layer.expand, f"{at}.linear2": layer.contract}
         pairs[f"{at}.self_attn.out_proj"] = layer.to_out
         found[f"{at}.self_attn.in_proj_weight"] = of(layer.to_query_key_value.weight)
-    return found | {f"{at}.{kind}": of(getattr(part, kind)) for at, part in pairs.items() for kind in ("weight", "bias")}
+    return found | {
+        f"{at}.{kind}": of(getattr(part, kind)) for at, part in pairs.items() for kind in ("weight", "bias")
+    }
 
 
 def test_parity_with_torch(hold_parity: Callable[..., None]) -> None:

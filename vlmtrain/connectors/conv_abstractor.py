@@ -1,4 +1,4 @@
-"""The C-Abstractor of Honeybee (Cha et al. 2024, section 4.2): convolutions that keep neighbours together."""
+"""The C-Abstractor of Honeybee (Cha et al. 2023, arXiv:2312.06742): convolutions that keep neighbours together."""
 
 from math import isqrt
 
@@ -42,7 +42,9 @@ class ConvAbstractor(Connector):
             near = max(1, round(max(num_tokens, 0) ** 0.5)) ** 2
             raise ValueError(f"num_tokens {num_tokens} is no square, and the tokens are a grid; choose {near}.")
         if depth < 1:
-            raise ValueError(f"depth {depth}: an abstractor has at least one block; model/connector=pooled_mlp has none.")
+            raise ValueError(
+                f"depth {depth}: an abstractor has at least one block; model/connector=pooled_mlp has none."
+            )
         self.tokens_per_tile = num_tokens
         rows = grid_side(patches_per_tile)
         self.positions = nn.Parameter(torch.empty(rows, rows, encoder_width))

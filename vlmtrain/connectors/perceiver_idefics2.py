@@ -1,4 +1,4 @@
-"""The connector of Idefics2 (Laurencon et al. 2024, "What matters when building vision-language models?", section 3).
+"""The connector of Idefics2 (Laurencon et al. 2024, "What matters when building vision-language models?").
 
 Unlike Flamingo's it projects first and resamples in the language model's width, with grouped-query attention, RMSNorm
 and gated feed-forwards, as the Mistral layers behind it have them; and it makes its tokens per tile.

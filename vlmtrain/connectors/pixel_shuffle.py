@@ -7,7 +7,7 @@ from vlmtrain.connectors.grid import divided_side, space_to_depth, to_grid
 
 
 class PixelShuffle(Connector):
-    """Space to depth, then one linear layer without bias (Idefics3, Laurencon et al. 2024, section 2.2).
+    """Space to depth, then one linear layer without bias (Idefics3; Laurencon et al. 2024).
 
     Args:
         encoder_width: W, of the patches.

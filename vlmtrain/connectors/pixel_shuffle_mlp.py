@@ -8,7 +8,7 @@ from vlmtrain.connectors.mlp import linear_layers
 
 
 class PixelShuffleMLP(Connector):
-    """Space to depth, LayerNorm, then linear layers with GELU (InternVL 1.5, Chen et al. 2024, section 3.1).
+    """Space to depth, LayerNorm, then linear layers with GELU (InternVL 1.5; Chen et al. 2024).
 
     Args:
         encoder_width: W, of the patches.

@@ -1,4 +1,4 @@
-"""Windows of the patch grid are averaged, then an MLP projects (DeCo, Yao et al. 2024, section 3.2)."""
+"""Windows of the patch grid are averaged, then an MLP projects (DeCo; Yao et al. 2024)."""
 
 import torch.nn.functional as F
 from einops import rearrange

@@ -1,6 +1,6 @@
 """A small transformer reads patches and learned constants, and only the constants go on.
 
-ClipCap's mapping network (Mokady et al. 2021, section 3.2) and the "plain Transformer" that Flamingo compares its
+ClipCap's mapping network (Mokady et al. 2021) and the "plain Transformer" that Flamingo compares its
 resampler with (Alayrac et al. 2022, section 3.3).  Flamingo's latents read the patches; here the patches read, too.
 """
 

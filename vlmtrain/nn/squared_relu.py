@@ -1,4 +1,4 @@
-"""The activation of Flamingo's resampler and gated blocks (So et al. 2021, "Primer", section 4)."""
+"""The activation of Flamingo's resampler and gated blocks ("Primer"; So et al. 2021)."""
 
 import torch.nn.functional as F
 from torch import Tensor
