@@ -86,7 +86,7 @@ class Idefics2Resampler(Connector):
 
     def connect_tiles(self, patches: Tensor, patch_mask: Tensor | None = None) -> Tensor:
         """patches [N, P, W], patch_mask [N, P] -> [N, Q, D]"""
-        context = self.project(patches)
+        context = self.project(patches).to(self.latents.dtype)  # under autocast, back to the norms' precision
         latents = self.latents.expand(len(patches), -1, -1)
         for layer in self.layers:
             latents = layer(latents, context, patch_mask)
