@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vlmtrain.nn.adapters import adapter_names, has_frozen_base, plain_names
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.optimizer import Restored, optimizer_tensors, restore_optimizer
@@ -59,13 +60,13 @@ class TrainingState:
         return copies * sum(value.numel() * value.element_size() for value in tensors)
 
     def frozen_parts(self) -> dict[str, dict[str, Any]]:
-        """Component -> where its weights come from and their sha256, for every wholly frozen component."""
+        """Component -> where its weights come from and their sha256, for every component that is frozen but for what
+        was added to it, which the hash leaves out."""
         if self._frozen is None:
             self._frozen = {
                 name: {"source": getattr(part, "source", type(part).__name__), "sha256": weights_hash(part)}
                 for name, part in self.model.named_children()
-                if any(True for _ in part.parameters())
-                and not any(parameter.requires_grad for parameter in part.parameters())
+                if has_frozen_base(part)
             }
         return self._frozen
 
@@ -112,19 +113,21 @@ class TrainingState:
                 )
 
     def _buffers(self) -> set[str]:
-        return {name for name, _ in self.model.named_buffers()}
+        plain = plain_names(self.model)
+        return {plain[name] for name, _ in self.model.named_buffers()}
 
 
 def named_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters (each once, tied or not) and persistent buffers, by name."""
-    persistent = module.state_dict().keys()
-    buffers = {name: value for name, value in module.named_buffers() if name in persistent}
-    return {**dict(module.named_parameters()), **buffers}
+    """Parameters (each once, tied or not) and persistent buffers, by the name that they have without adapters."""
+    plain, persistent = plain_names(module), module.state_dict().keys()
+    buffers = {plain[name]: value for name, value in module.named_buffers() if name in persistent}
+    return {**{plain[name]: value for name, value in module.named_parameters()}, **buffers}
 
 
 def trained_tensors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Component -> its trained parameters and, where it has some, its persistent buffers; by name in the model."""
+    """Component -> its trained parameters and, where more than adapters trains, its persistent buffers; by name."""
     state = named_state(model)
+    untouched = {name for name, part in model.named_children() if has_frozen_base(part)}
     found: dict[str, dict[str, Tensor]] = {}
     for component in component_names(model):
         members = {name: value for name, value in state.items() if name.split(".", 1)[0] == component}
@@ -132,7 +135,7 @@ def trained_tensors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
             found[component] = {
                 name: value.detach()
                 for name, value in members.items()
-                if value.requires_grad or not isinstance(value, nn.Parameter)
+                if value.requires_grad or not (isinstance(value, nn.Parameter) or component in untouched)
             }
     return found
 
@@ -152,9 +155,12 @@ def copy_tensors(origin: Path, saved: dict[str, Tensor], own: dict[str, Tensor])
 
 
 def weights_hash(module: nn.Module) -> str:
-    """sha256 over names, formats, shapes and bytes of parameters and persistent buffers."""
-    digest = hashlib.sha256()
-    for name, value in sorted(named_state(module).items()):
+    """sha256 over names, formats, shapes and bytes of parameters and persistent buffers, but for added ones."""
+    digest, added, plain = hashlib.sha256(), adapter_names(module), plain_names(module)
+    state, left_out = named_state(module), {plain[name] for name in added}
+    for name, value in sorted(state.items()):
+        if name in left_out:
+            continue
         digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

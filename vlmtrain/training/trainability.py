@@ -6,6 +6,10 @@ from types import MethodType
 
 from torch import nn
 
+from vlmtrain.nn.adapters import adapter_names, is_adapter
+
+ADAPTATION = "adaptation"  # names whatever was added to parts of the model (vlmtrain.nn.adapters)
+
 
 def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[str, float]:
     """Free or freeze every parameter of `model`; gives trainable parameter name -> multiple of the learning rate.
@@ -14,6 +18,9 @@ def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[s
     multiple of the learning rate, None freezes it.  Further keys refine: the dotted name of a module or parameter, or
     a pattern with `*`; they apply in the order written, later ones win.  A frozen part has no gradient and stays in
     eval mode, also when `.train()` is called on the model later.
+
+    What was added to a part (adapters, new rows) is named by "adaptation", not by the part: it trains at multiple 1
+    where `rates` says nothing else, also in a frozen part.
     """
     components = component_names(model)
     patterns = {key: rate for key, rate in rates.items() if key not in components and _is_pattern(key)}
@@ -21,7 +28,11 @@ def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[s
     for key, rate in rates.items():
         if rate is not None and not rate > 0:
             raise ValueError(f"trainable: {key} has rate {rate}; give a multiple above 0, or null to freeze it")
-    chosen = {name: rates[name.split(".", 1)[0]] for name, _ in model.named_parameters()}
+    added = adapter_names(model)
+    of_added = rates[ADAPTATION] if ADAPTATION in rates and ADAPTATION not in components else 1.0
+    chosen = {
+        name: of_added if name in added else rates[name.split(".", 1)[0]] for name, _ in model.named_parameters()
+    }
     for pattern, rate in patterns.items():
         chosen.update(dict.fromkeys(_matching(pattern, list(chosen)), rate))
     for name, parameter in model.named_parameters():
@@ -61,7 +72,7 @@ def _is_pattern(key: str) -> bool:
 
 def _check_components(model: nn.Module, named: set[str], components: list[str]) -> None:
     empty = {name for name, child in model.named_children() if next(child.parameters(), None) is None}
-    unknown, missing = sorted(named - set(components)), [name for name in components if name not in named | empty]
+    unknown, missing = sorted(named - {*components, ADAPTATION}), [name for name in components if name not in named | empty]
     if not unknown and not missing:
         return
     hints = {name: get_close_matches(name, components, 1) for name in unknown}
@@ -87,18 +98,32 @@ def _stay_in_eval(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def _set_modes(module: nn.Module) -> None:
-    """Training mode where something trains, eval mode for good in every outermost part where nothing does."""
-    parameters = list(module.parameters())
-    is_frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+def _pass_on_mode(self: nn.Module, mode: bool = True) -> nn.Module:
+    """Of a frozen module around adapters: they alone change, as in dropping out."""
+    for child in self.children():
+        child.train(mode)
+    return self
+
+
+def _set_modes(module: nn.Module, above: bool = False, is_frozen: bool = False) -> None:
+    """Training mode where something trains, eval mode for good in every outermost part where nothing does.
+
+    `above`: whether the module around is an adapter; `is_frozen`: whether this lies in a part that is.
+    """
+    here = is_adapter(module, above)
+    added = set() if here else adapter_names(module)
+    own = [parameter for name, parameter in module.named_parameters() if name not in added]
+    is_frozen = not any(parameter.requires_grad for parameter in own) and (bool(own) or (is_frozen and not here))
+    # A method of the instance: nn.Module.train() recurses by calling it, and deepcopy rebinds it.
     module.__dict__.pop("train", None)
-    if is_frozen:
+    if is_frozen and not added:
         for part in module.modules():
             part.__dict__.pop("train", None)
         module.eval()
-        # A method of the instance: nn.Module.train() recurses by calling it, and deepcopy rebinds it.
         module.__dict__["train"] = MethodType(_stay_in_eval, module)
         return
-    module.training = True
+    module.training = not is_frozen
+    if is_frozen:
+        module.__dict__["train"] = MethodType(_pass_on_mode, module)
     for child in module.children():
-        _set_modes(child)
+        _set_modes(child, here, is_frozen)
