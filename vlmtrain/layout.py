@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from vlmtrain.batch import TextBatch
 
@@ -39,6 +40,9 @@ class NothingToLearn(ValueError):
 
 class Layout(ABC):
     """Writes parts in reading order into padded token rows, and reads token rows back."""
+
+    tokenizer: Any  # of the rows
+    opening: list[int] | tuple[()] = ()  # ids of a soft prompt, before every sample
 
     @abstractmethod
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:

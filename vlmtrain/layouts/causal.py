@@ -65,6 +65,7 @@ class CausalLayout(Layout):
         self, parts: list[Part], ids: dict[str, list[int]], placeholders: Callable[[int], int], terminate: bool
     ) -> Row:
         row, room, begun = Row(), self.max_tokens, False
+        row.extend(list(self.opening))
         for index, part in enumerate(parts):
             if isinstance(part, Visual):
                 row.extend([self.pad_id] * placeholders(part.tiles), visual=True)

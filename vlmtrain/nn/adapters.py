@@ -23,8 +23,8 @@ def is_adapter(module: nn.Module, above: bool = False) -> bool:
 def adapter_names(module: nn.Module, prefix: str = "", above: bool = False) -> set[str]:
     """Names of all added parameters and buffers in `module`."""
     here = is_adapter(module, above)
-    own = [*module._parameters, *module._buffers] if here else []
-    found = {prefix + name for name in own}
+    own = {**module._parameters, **module._buffers} if here else {}
+    found = {prefix + name for name, value in own.items() if value is not None}
     for name, child in module.named_children():
         found |= adapter_names(child, f"{prefix}{name}.", here)
     return found
