@@ -76,6 +76,7 @@ class TextBatch(MovesToDevice):
     placeholders: int = 0  # how many positions visual_mask marks, known without asking the device
     supervised: int = 0  # how many targets are not IGNORED_TARGET, known without asking the device
     truncated: int = 0  # how many rows lost text to the layout's limit
+    supervised_per_sample: list[int] = field(default_factory=list)  # whose they are, in reading order; sums to supervised
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Batch(MovesToDevice):
     text: TextBatch
     seed: int = 0  # key of everything drawn for the *step*: equal in all its micro-batches, on all ranks
     sample_ids: list[str] = field(default_factory=list)  # B names, for logs and post-mortems
+    weights: list[float] = field(default_factory=list)  # of each sample in the loss; empty: all 1
     quarantined: list[dict[str, str]] = field(default_factory=list)  # broken samples met while reading this batch
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class Batch(MovesToDevice):
 
 @dataclass(frozen=True)
 class TargetStates:
-    """Hidden states of the supervised positions only, and the head that turns them into logits."""
+    """Hidden states of the supervised positions only, row by row, and the head that turns them into logits."""
 
     states: Tensor  # [S, D]
     targets: Tensor  # [S]

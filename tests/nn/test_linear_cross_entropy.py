@@ -31,6 +31,30 @@ def test_value_hits_and_gradients_equal_plain_cross_entropy(chunk_rows, label_sm
         torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("chunk_rows", [1, 4, 100])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_weights_multiply_each_row_and_its_gradient(chunk_rows, label_smoothing, frozen, autocast):
+    states, targets, head = made()
+    head.requires_grad_(not frozen)
+    weights = torch.rand(len(targets)) + 0.01
+    weights[3] = 0.0
+    inputs = [states, *(parameter for parameter in head.parameters() if parameter.requires_grad)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        losses = F.cross_entropy(head(states).float(), targets, reduction="none", label_smoothing=label_smoothing)
+        wanted = (losses * weights).sum()
+        found = TargetStates(states, targets, head)
+        total, hits = linear_cross_entropy_and_hits(found, chunk_rows, label_smoothing, weights)
+    torch.testing.assert_close(total, wanted, atol=1e-5, rtol=1e-6)
+    assert hits == linear_cross_entropy_and_hits(TargetStates(states, targets, head))[1] or autocast
+    tolerance = 2e-2 if autocast else 1e-5
+    for got, want in zip(torch.autograd.grad(total, inputs), torch.autograd.grad(wanted, inputs), strict=True):
+        torch.testing.assert_close(got, want, atol=tolerance, rtol=0)
+    with pytest.raises(ValueError, match="10 weights for 11 targets"):
+        linear_cross_entropy_and_hits(found, weights=weights[:10])
+
+
 def test_a_head_that_does_more_than_a_matmul_is_honoured():
     states, targets, head = made()
 

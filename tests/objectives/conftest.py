@@ -77,9 +77,14 @@ def make_batch(size: int, captions: list[str] | None = None, seed: int = 3) -> B
     mask = torch.arange(longest) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
     targets = torch.full_like(ids, IGNORED_TARGET)
     targets[:, :-1] = ids[:, 1:].where(mask[:, 1:], IGNORED_TARGET)
-    text = TextBatch(ids, mask, torch.zeros_like(mask), targets, supervised=int((targets != IGNORED_TARGET).sum()))
+    text = text_batch(ids, mask, torch.zeros_like(mask), targets)
     pixels = torch.randint(0, 256, (size, 3, 4, 4), generator=generator, dtype=torch.uint8)
     return Batch(VisualBatch(pixels, [1] * size, [1] * size), text, seed=17)
+
+
+def text_batch(ids: Tensor, mask: Tensor, blank: Tensor, targets: Tensor) -> TextBatch:
+    per_sample = (targets != IGNORED_TARGET).sum(1).tolist()
+    return TextBatch(ids, mask, blank, targets, supervised=sum(per_sample), supervised_per_sample=per_sample)
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:
@@ -92,9 +97,10 @@ def cut(batch: Batch, size: int) -> list[Batch]:
             x[rows, :width]
             for x in (batch.text.input_ids, batch.text.attention_mask, batch.text.visual_mask, batch.text.targets)
         )
-        text = TextBatch(ids, mask, blank, targets, supervised=int((targets != IGNORED_TARGET).sum()))
+        text = text_batch(ids, mask, blank, targets)
         ones = [1] * len(ids)
-        pieces.append(replace(batch, visual=VisualBatch(batch.visual.pixels[rows], ones, ones), text=text))
+        visual = VisualBatch(batch.visual.pixels[rows], ones, ones)
+        pieces.append(replace(batch, visual=visual, text=text, weights=batch.weights[rows]))
     return pieces
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from training_toy import Guessing, ToySteps, build_trainer
 
+from vlmtrain.batch import Batch
+from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.training.update import Update
 
 
@@ -65,6 +67,28 @@ def test_ranks_synchronise_with_the_last_micro_batch_only(tmp_path: Path, monkey
     trainer.update.wrapped.register_forward_hook(lambda *_: events.append(("forward", is_holding[0])))
     trainer.update(next(trainer.source.steps(0)), 0)
     assert events == [("forward", True), ("backward", True)] * 3 + [("forward", False), ("backward", False)]
+
+
+class Weighted(Guessing):
+    """Weights of a hundredth: their sum over a step is below 1."""
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        return {"guessing": 0.01 * batch.text.supervised}
+
+    def forward(self, model: torch.nn.Module, context: Context) -> Loss:
+        loss = super().forward(model, context)
+        return Loss({"guessing": 0.01 * loss.totals["guessing"]}, loss.metrics)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_counts_may_be_sums_of_weights_below_one(tmp_path: Path, accumulate: int) -> None:
+    """What is divided by is the sum over the global batch, however small it is."""
+    results = []
+    for name, objective, cuts in (("plain", Guessing(), 1), ("weighted", Weighted(), accumulate)):
+        trainer = build_trainer(tmp_path / name, accumulate=cuts, dropout=0.0, objective=objective)
+        results.append(trainer.update(next(trainer.source.steps(0)), 0))
+    torch.testing.assert_close(results[1].loss(), results[0].loss(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(results[1].gradient_norm, results[0].gradient_norm, atol=1e-6, rtol=0)
 
 
 def test_a_single_process_trains_without_a_process_group(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ class Prepared:
     key: str
     parts: list[Part]
     items: list[Tensor] = field(default_factory=list)
+    weight: float = 1.0  # in the loss
 
 
 class Collator:
@@ -51,7 +52,9 @@ class Collator:
         items = [item for sample in samples for item in sample.items]
         pixels = torch.cat(items) if items else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
         visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples])
-        return Batch(visual, text, sample_ids=[sample.key for sample in samples])
+        weights = [sample.weight for sample in samples]
+        keys = [sample.key for sample in samples]
+        return Batch(visual, text, sample_ids=keys, weights=weights if any(each != 1.0 for each in weights) else [])
 
 
 def num_items(parts: list[Part]) -> int:

@@ -209,9 +209,9 @@ def prepare(record: Record, parts: list[Part], transform: Transform, key: int | 
     """Decode what the parts call for."""
     count = num_items(parts)
     if count == 0:
-        return Prepared(record.key, parts)
+        return Prepared(record.key, parts, weight=record.weight)
     try:
         pixels = transform(record.image, key)
     except UndecodableImage as error:
         raise BrokenSample(record.key, str(error)) from None
-    return Prepared(record.key, parts, [pixels[None]] * count)
+    return Prepared(record.key, parts, [pixels[None]] * count, record.weight)

@@ -12,6 +12,7 @@ class Record:
     image: bytes
     captions: list[str]
     extra: dict[str, Any] = field(default_factory=dict)  # whatever else the data says of it: questions, scene, ...
+    weight: float = 1.0  # in the loss; a source's, as a rule
 
 
 class BrokenSample(ValueError):

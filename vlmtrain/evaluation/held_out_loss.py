@@ -67,7 +67,7 @@ class _Means:
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.totals: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
+        self.counts: dict[str, float] = defaultdict(float)
 
     def add(self, model: nn.Module, batch: Batch) -> None:
         loss = self.objective(model, Context(cast(Trainable, model).encode(batch.visual), batch))

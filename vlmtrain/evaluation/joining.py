@@ -22,6 +22,7 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
         text=join_texts([batch.text for batch in batches]),
         seed=batches[0].seed,
         sample_ids=[name for batch in batches for name in batch.sample_ids],
+        weights=_join_weights(batches),
     )
 
 
@@ -35,6 +36,7 @@ def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
         targets=_stack(targets, IGNORED_TARGET) if len(targets) == len(texts) else None,
         placeholders=sum(text.placeholders for text in texts),
         supervised=sum(text.supervised for text in texts),
+        supervised_per_sample=[count for text in texts for count in text.supervised_per_sample],
     )
 
 
@@ -48,6 +50,7 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
         visual=VisualBatch(visual.pixels[tiles], visual.tiles_per_item[items], visual.items_per_sample[start:stop]),
         text=take_text_rows(text, torch.arange(start, stop, device=text.input_ids.device)),
         sample_ids=batch.sample_ids[start:stop],
+        weights=batch.weights[start:stop],
     )
 
 
@@ -63,6 +66,12 @@ def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
         placeholders=int(visual_mask.sum()),
         supervised=0 if targets is None else int((targets != IGNORED_TARGET).sum()),
     )
+
+
+def _join_weights(batches: Sequence[Batch]) -> list[float]:
+    if not any(batch.weights for batch in batches):
+        return []
+    return [weight for batch in batches for weight in batch.weights or [1.0] * len(batch)]
 
 
 def _stack(rows: Sequence[Tensor], padding: int | bool) -> Tensor:

@@ -59,6 +59,7 @@ def training_batch(rows: list[Row], pad_id: int) -> TextBatch:
         placeholders=sum(sum(row.visual) for row in rows),
         supervised=sum(row.num_targets() for row in rows),
         truncated=sum(row.truncated for row in rows),
+        supervised_per_sample=[row.num_targets() for row in rows],
     )
 
 

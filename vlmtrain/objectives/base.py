@@ -1,7 +1,7 @@
 """What an objective is, and what it may look at."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -74,8 +74,9 @@ class Objective(nn.Module, ABC):
         """Term -> its weight in the loss."""
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Term -> how many things its total sums over in `batch`.  Pure Python: no device is asked.
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        """Term -> how many things its total sums over in `batch`, or the sum of their weights.  Pure Python: no device
+        is asked.
 
         The trainer adds the counts over all micro-batches and ranks first, so that the loss is
         sum_term weight * (global total / global count) however the global batch is cut.

@@ -1,5 +1,6 @@
 """Several objectives over one batch."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Mixture(Objective):
     def weights(self) -> dict[str, float]:
         return {term: weight for name, part in self._items().items() for term, weight in named(name, part.weights())}
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         return {term: count for name, part in self._items().items() for term, count in named(name, part.counts(batch))}
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
@@ -52,6 +53,6 @@ class Mixture(Objective):
         return dict(self.objectives.items())  # type: ignore[arg-type]
 
 
-def named(name: str, terms: dict[str, Value]) -> list[tuple[str, Value]]:
+def named(name: str, terms: Mapping[str, Value]) -> list[tuple[str, Value]]:
     """Terms of the objective `name` under the names that they have in the mixture."""
     return [(name if len(terms) == 1 else f"{name}/{term}", value) for term, value in terms.items()]

@@ -108,7 +108,8 @@ class Update:
         own = torch.tensor(
             [float(sum(counts[term] for counts in counted)) for term in terms], device=self.accelerator.device
         )
-        everywhere = self.accelerator.reduce(own, reduction="sum").clamp(min=1)
+        everywhere = self.accelerator.reduce(own, reduction="sum")
+        everywhere = everywhere.masked_fill(everywhere == 0, 1)  # weights may sum to less than 1
         return dict(zip(terms, everywhere.unbind(), strict=True))
 
     def _survey(
