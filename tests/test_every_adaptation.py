@@ -1,4 +1,4 @@
-"""Every file of conf/model/adaptation/ composes, is counted, starts harmlessly and trains what it adds.  Found by itself."""
+"""Every file of conf/model/adaptation/ composes, is counted and trains what it adds.  Found by itself."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ EVERYTHING_FROZEN: dict[str, float | None] = dict.fromkeys(("encoder", "connecto
 
 
 def stage(choice: str) -> dict[str, Any]:
-    composed = compose(["experiment=blip2_opt", "run_stages=[language]", "init_from=.", "model/connector=linear", choice])
+    composed = compose(
+        ["experiment=blip2_opt", "run_stages=[language]", "init_from=.", "model/connector=linear", choice]
+    )
     composed.config["stages"]["language"]["start_from"] = {}
     composed.config["init_from"] = None
     check(composed)

@@ -76,7 +76,9 @@ class TextBatch(MovesToDevice):
     placeholders: int = 0  # how many positions visual_mask marks, known without asking the device
     supervised: int = 0  # how many targets are not IGNORED_TARGET, known without asking the device
     truncated: int = 0  # how many rows lost text to the layout's limit
-    supervised_per_sample: list[int] = field(default_factory=list)  # whose they are, in reading order; sums to supervised
+    supervised_per_sample: list[int] = field(
+        default_factory=list
+    )  # whose they are, in reading order; sums to supervised
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from vlmtrain.config.build import build
+from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import set_trainability
 
 
@@ -13,5 +14,5 @@ def build_on_meta(stage: dict[str, Any]) -> nn.Module:
     """The stage's model on the meta device, with the right parameters frozen."""
     with torch.device("meta"):
         model: nn.Module = build(stage["model"])
-    set_trainability(model, stage["trainable"])
+    set_trainability(model, Thawing(stage["trainable"]).at_the_end())
     return model

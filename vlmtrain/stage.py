@@ -31,6 +31,7 @@ from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
 from vlmtrain.training.step import TrainingStep
+from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import enable_gradient_checkpointing, set_trainability
 from vlmtrain.training.trainer import Action, Trainer
 from vlmtrain.training.update import Update
@@ -66,7 +67,8 @@ class Stage:
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
-        self.multiples = set_trainability(self.model, config["trainable"])
+        self.thawing = Thawing(config["trainable"])
+        self.multiples = set_trainability(self.model, self.thawing.at_the_end())  # Update freezes what starts later
         self.hand_overs = self._start_from_earlier_stages()
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
@@ -146,7 +148,8 @@ class Stage:
         )
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
         seed = key_of("training", self.run.seed, self.name)
-        return Update(self.accelerator, step, optimizer, schedule, seed, settings["gradient_clip_norm"], average)
+        clip = settings["gradient_clip_norm"]
+        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing)
 
     def _loader(self) -> StepLoader:
         settings = self.config["trainer"]

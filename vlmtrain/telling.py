@@ -148,7 +148,11 @@ def _stage_line(name: str, section: dict[str, Any], costs: list[Any], is_done: b
     return StageLine(
         name=name,
         objectives=list(objective.get("objectives") or [objective["_target_"].rsplit(".", 1)[1]]),
-        trained_parts=[part for part, rate in section["trainable"].items() if rate is not None],
+        trained_parts=[
+            f"{part} (from step {rate['from_step']})" if isinstance(rate, dict) else part
+            for part, rate in section["trainable"].items()
+            if rate is not None
+        ],
         steps=section["trainer"]["max_steps"],
         batch_size=section["trainer"]["batch_size"],
         trainable=sum(cost.trainable for cost in costs),

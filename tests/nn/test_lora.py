@@ -1,4 +1,4 @@
-"""LoRA beside the layers of language models and encoders: as before at the start, alone in training, gone when merged."""
+"""LoRA beside layers of language models and encoders: nothing at the start, alone in training, gone when merged."""
 
 import sys
 from collections.abc import Callable

@@ -45,7 +45,8 @@ def test_python_knows_the_sum_of_what_the_device_gets(lengths, power, with_sourc
     spread = weights_of_targets(batch, InverseLength(power))
     assert spread.shape == (sum(lengths),)
     assert total_weight(batch, InverseLength(power)) == pytest.approx(float(spread.double().sum()), rel=1e-6)
-    assert all(weight > 0 for weight, length in zip(weights_of_samples(batch, EqualTokens()), lengths) if length)
+    each = weights_of_samples(batch, EqualTokens())
+    assert [weight > 0 for weight in each] == [length > 0 for length in lengths]
 
 
 def test_powers_are_tokens_square_roots_and_samples() -> None:

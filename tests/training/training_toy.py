@@ -33,6 +33,7 @@ from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
 from vlmtrain.training.step import TrainingStep
 from vlmtrain.training.stops import TrainingStopped
+from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import set_trainability
 from vlmtrain.training.trainer import Trainer
 from vlmtrain.training.update import Update
@@ -148,7 +149,8 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     model = ToyModel(float(str(choices.get("dropout", 0.1))))
     rates = choices.get("rates", FROZEN_ENCODER)
     assert isinstance(rates, dict)
-    optimizer = build_optimizer(model, set_trainability(model, rates), AdamWChoices())
+    thawing = Thawing(rates)
+    optimizer = build_optimizer(model, set_trainability(model, thawing.at_the_end()), AdamWChoices())
     if choices.get("eval_norm"):
         model.encoder.eval()
         model.encoder.__dict__["train"] = lambda mode=True: model.encoder
@@ -157,7 +159,9 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     assert isinstance(objective, Objective)
     lr = float(str(choices.get("lr", 0.01)))
     schedule = Schedule(lr=lr, max_steps=int(str(choices.get("schedule_steps", max_steps))), warmup=2)
-    update = Update(accelerator, TrainingStep(model, objective), optimizer, schedule, seed=3, average=average)
+    update = Update(
+        accelerator, TrainingStep(model, objective), optimizer, schedule, 3, average=average, thawing=thawing
+    )
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
     state = TrainingState(model, optimizer, average)

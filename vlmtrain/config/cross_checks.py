@@ -21,7 +21,7 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
     for name, stage in stages.items():
         yield from _check_batch(name, stage["trainer"], processes)
         yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
-        yield from _check_trainable(name, stage["trainable"])
+        yield from _check_trainable(name, stage["trainable"], stage["trainer"]["max_steps"])
         yield from _check_start(name, stage["start_from"] or {}, list(stages), config)
     if config["init_from"] is not None and not (Path(config["init_from"]) / "config.yaml").is_file():
         yield Fault("init_from", f"{config['init_from']!r} holds no run", "give the folder that holds its config.yaml")
@@ -57,13 +57,30 @@ def _check_rates(name: str, optimizer: dict[str, Any], max_steps: int) -> Iterat
         yield Fault(f"{path}.warmup", f"{number:g} {unit} is more than the stage's {limit} {unit}", remedy)
 
 
-def _check_trainable(name: str, trainable: dict[str, Any]) -> Iterator[Fault]:
+def _check_trainable(name: str, trainable: dict[str, Any], max_steps: int) -> Iterator[Fault]:
     for part, rate in trainable.items():
-        if rate is not None and not rate > 0:
+        path = f"stages.{name}.trainable.{part}"
+        if isinstance(rate, dict):
+            yield from _check_later(path, rate, max_steps)
+        elif rate is not None and not rate > 0:
             remedy = "give a multiple of optimizer.lr above 0, or null to freeze it"
-            yield Fault(f"stages.{name}.trainable.{part}", f"got {rate}", remedy)
-    if all(rate is None for rate in trainable.values()):
-        yield Fault(f"stages.{name}.trainable", "every part is frozen", "give one a multiple of optimizer.lr")
+            yield Fault(path, f"got {rate}", remedy)
+    if all(rate is None or isinstance(rate, dict) for rate in trainable.values()):
+        when = " at first" if any(trainable.values()) else ""
+        remedy = "give one a multiple of optimizer.lr (adaptation: what model/adaptation adds)"
+        yield Fault(f"stages.{name}.trainable", f"every part is frozen{when}", remedy)
+
+
+def _check_later(path: str, rate: dict[str, Any], max_steps: int) -> Iterator[Fault]:
+    """A part that trains from some step on."""
+    if set(rate) != {"from_step", "rate"}:
+        yield Fault(path, f"got {rate}", "write {from_step: STEP, rate: MULTIPLE}")
+        return
+    if not rate["rate"] > 0:
+        yield Fault(path, f"got rate {rate['rate']}", "give a multiple of optimizer.lr above 0")
+    if not isinstance(rate["from_step"], int) or not 0 < rate["from_step"] < max_steps:
+        remedy = f"give a whole number from 1 to {max_steps - 1}, a step of this stage"
+        yield Fault(path, f"got from_step {rate['from_step']}", remedy)
 
 
 def _check_start(name: str, start: dict[str, Any], stages: list[str], config: dict[str, Any]) -> Iterator[Fault]:

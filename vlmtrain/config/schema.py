@@ -92,7 +92,9 @@ class StageConfig:
     form: dict[str, Any] = option(REQUIRED, "how a record becomes text and images: a _target_ node")
     data: dict[str, Any] | None = option(None, "this stage's own data: a _target_ node; null: the run's")
     transform: dict[str, Any] = option(dict, "ImageTransform's arguments in training: crop_scale, flip, resize")
-    trainable: dict[str, float | None] = option(REQUIRED, "part -> multiple of optimizer.lr; null freezes")
+    trainable: dict[str, float | dict[str, float] | None] = option(
+        REQUIRED, "part -> multiple of optimizer.lr, or {from_step: N, rate: multiple}; null freezes"
+    )
     trainer: TrainerConfig = option(TrainerConfig, "this stage's own values")
     optimizer: OptimizerConfig = option(OptimizerConfig, "this stage's own values")
     start_from: dict[str, Any] | None = option(dict, "part -> {stage, part} of an earlier stage; null: from nothing")

@@ -21,7 +21,7 @@ class ExtendedEmbedding(nn.Module):
         self.rows = nn.Parameter(torch.empty(num_tokens, base.embedding_dim))
         self.num_embeddings = max(base.num_embeddings, first + num_tokens)
         self.embedding_dim = base.embedding_dim
-        self.scale = 1.0 if getattr(base, "embed_scale", None) is None else float(base.embed_scale)
+        self.scale = float(getattr(base, "embed_scale", None) or 1.0)  # Gemma 3 multiplies what it looks up
         if self.rows.device.type != "meta":
             nn.init.normal_(self.rows)
             deviation, mean = torch.std_mean(base.weight.detach().float(), dim=0)
@@ -104,7 +104,7 @@ def pretrained_model(language_model: LanguageModel) -> PreTrainedModel:
 
 
 def _add_to_tokenizer(tokenizer: PreTrainedTokenizerBase, written: list[str], read: list[str]) -> int:
-    """The id of the first new token; the others follow.  What is written is not special, so that it can be read back."""
+    """The id of the first new token; the others follow.  Written ones are not special, so that they are read back."""
     names, known = [*written, *read], tokenizer.get_vocab()
     if not names:
         raise ValueError("No new tokens are named: give read, written or both, or choose model/adaptation=none.")

@@ -9,8 +9,8 @@ from vlmtrain.nn.pretrained import builds_without_weights
 
 
 def with_soft_prompt(language_model: LanguageModel, num_tokens: int = 20, start: str | None = None) -> LanguageModel:
-    """`language_model` with a soft prompt (Lester et al. 2021, arXiv 2104.08691): rows of tokens that stand before every
-    sample, images included, in training and in generation alike, and are all that trains.
+    """`language_model` with a soft prompt (Lester et al. 2021, arXiv 2104.08691): rows of tokens that stand before
+    every sample, images included, in training and in generation alike, and are all that trains.
 
     Args:
         language_model: changed in place.

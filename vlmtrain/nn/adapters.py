@@ -1,4 +1,4 @@
-"""What is added to a pretrained part so that it can learn while it stays frozen itself, and where in the part that lies.
+"""What is added to a pretrained part so that it can learn while it stays frozen itself, and where in it that lies.
 
 A module with `is_adapter = True` owns added parameters; below it, a module with `is_adapter = False` is the pretrained
 one that it stands around (LoRA around a projection, new rows beside an embedding).  Whatever trains, saves or counts
@@ -30,11 +30,16 @@ def adapter_names(module: nn.Module, prefix: str = "", above: bool = False) -> s
     return found
 
 
-def has_frozen_base(module: nn.Module) -> bool:
-    """Whether `module` has parameters and none trains but added ones."""
+def has_frozen_base(module: nn.Module, trained: set[int] | None = None) -> bool:
+    """Whether `module` has parameters and none trains but added ones.
+
+    `trained`: ids of the parameters that train at some time; None: those that do now.
+    """
     added = adapter_names(module)
     pretrained = [value for name, value in module.named_parameters() if name not in added]
-    return bool(pretrained) and not any(parameter.requires_grad for parameter in pretrained)
+    return bool(pretrained) and not any(
+        value.requires_grad if trained is None else id(value) in trained for value in pretrained
+    )
 
 
 def plain_names(module: nn.Module, prefix: str = "", plain: str = "") -> dict[str, str]:

@@ -31,11 +31,15 @@ def linear_cross_entropy_and_hits(
     """
     states, targets, head = target_states.states, target_states.targets, target_states.head
     if weights is not None and weights.shape != targets.shape:
-        raise ValueError(f"{len(weights)} weights for {len(targets)} targets: the model gives other targets than asked.")
+        raise ValueError(
+            f"{len(weights)} weights for {len(targets)} targets: the model gives other targets than asked."
+        )
     if len(states) == 0:
         return head(states).float().sum() * 0.0, targets.new_zeros((), dtype=torch.float32)
     if isinstance(head, nn.Linear) and not any(parameter.requires_grad for parameter in head.parameters()):
-        return FrozenHeadCrossEntropy.apply(states, targets, head.weight, head.bias, chunk_rows, label_smoothing, weights)
+        return FrozenHeadCrossEntropy.apply(
+            states, targets, head.weight, head.bias, chunk_rows, label_smoothing, weights
+        )
     rows = [None] * -(-len(states) // chunk_rows) if weights is None else weights.split(chunk_rows)
     chunks = list(zip(states.split(chunk_rows), targets.split(chunk_rows), rows, strict=True))
     sums = [

@@ -57,7 +57,7 @@ def with_lora(
 
 
 def merge_lora(part: Part) -> Part:
-    """`part` with every adapter added to the weight beside it and gone; in fp32, since bf16 would round updates away."""
+    """`part` with every adapter added to the weight beside it and gone; in fp32, as bf16 would round updates away."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = {name: module for name, module in part.named_modules() if isinstance(module, BaseTunerLayer)}
@@ -89,7 +89,7 @@ def _prepare(layer: nn.Module) -> None:
             child.float()
     for adapter, magnitude in layer.lora_magnitude_vector.items():  # type: ignore[union-attr, operator]
         # peft measured it in the precision of the base; training measures in fp32, and both must agree at the start
-        first, second = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight  # type: ignore[index]
+        first, second = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight  # type: ignore[index, union-attr]
         with torch.no_grad():
             magnitude.update_layer(
                 base_layer=base,

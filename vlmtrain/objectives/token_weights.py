@@ -1,4 +1,4 @@
-"""How much each supervised token counts in a loss: by the length of its sample, and by the source that it comes from."""
+"""How much each supervised token counts in a loss: by the length of its sample, and by the source it comes from."""
 
 from abc import ABC, abstractmethod
 
@@ -44,7 +44,7 @@ def weights_of_samples(batch: Batch, weighting: TokenWeighting) -> list[float]:
     counts = batch.text.supervised_per_sample
     if sum(counts) != batch.text.supervised:
         raise ValueError(
-            f"Tokens cannot be weighted by sample: {batch.text.supervised} targets, of which the layout says only whose "
+            f"Tokens cannot be weighted by sample: of {batch.text.supervised} targets the layout says only whose "
             f"{sum(counts)} are.  Its TextBatch must list supervised_per_sample."
         )
     weights = batch.weights or [1.0] * len(counts)

@@ -43,10 +43,12 @@ class TrainingState:
         self.optimizer = optimizer
         self.average = average
         self._frozen: dict[str, dict[str, Any]] | None = None
+        # also what begins to train later: its present values belong to a checkpoint, should training go back to it
+        self._trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
     def files(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
         """File name -> content, one at a time.  NonFiniteTraining where a weight or a moment is NaN or infinite."""
-        for component, tensors in trained_tensors(self.model).items():
+        for component, tensors in trained_tensors(self.model, self._trained).items():
             yield f"{component}.safetensors", _serialized(component, tensors, self._buffers())
         yield OPTIMIZER, _serialized("optimizer", optimizer_tensors(self.optimizer), set())
         if self.average is not None:
@@ -55,7 +57,7 @@ class TrainingState:
 
     def size(self) -> int:
         """Bytes of a checkpoint, moments included, also before there are any."""
-        tensors = [value for each in trained_tensors(self.model).values() for value in each.values()]
+        tensors = [value for each in trained_tensors(self.model, self._trained).values() for value in each.values()]
         copies = 3 if self.average is None else 4  # weights, two moments, average
         return copies * sum(value.numel() * value.element_size() for value in tensors)
 
@@ -66,7 +68,7 @@ class TrainingState:
             self._frozen = {
                 name: {"source": getattr(part, "source", type(part).__name__), "sha256": weights_hash(part)}
                 for name, part in self.model.named_children()
-                if has_frozen_base(part)
+                if has_frozen_base(part, self._trained)
             }
         return self._frozen
 
@@ -90,7 +92,7 @@ class TrainingState:
 
     def _restore_weights(self, folder: Path, weights: dict[str, Tensor]) -> None:
         own = named_state(self.model)
-        trained = {name for tensors in trained_tensors(self.model).values() for name in tensors}
+        trained = {name for tensors in trained_tensors(self.model, self._trained).values() for name in tensors}
         matched = copy_tensors(folder, weights, own)
         if not matched:
             raise ValueError(f"{folder}: no tensor in it has a name that the model knows; is it of another model?")
@@ -124,18 +126,23 @@ def named_state(module: nn.Module) -> dict[str, Tensor]:
     return {**{plain[name]: value for name, value in module.named_parameters()}, **buffers}
 
 
-def trained_tensors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Component -> its trained parameters and, where more than adapters trains, its persistent buffers; by name."""
+def trained_tensors(model: nn.Module, trained: set[int] | None = None) -> dict[str, dict[str, Tensor]]:
+    """Component -> its trained parameters and, where more than adapters trains, its persistent buffers; by name.
+
+    `trained`: ids of the parameters that train at some time; None: those that do now.
+    """
     state = named_state(model)
-    untouched = {name for name, part in model.named_children() if has_frozen_base(part)}
+    if trained is None:
+        trained = {id(value) for value in model.parameters() if value.requires_grad}
+    untouched = {name for name, part in model.named_children() if has_frozen_base(part, trained)}
     found: dict[str, dict[str, Tensor]] = {}
     for component in component_names(model):
         members = {name: value for name, value in state.items() if name.split(".", 1)[0] == component}
-        if any(value.requires_grad for value in members.values()):
+        if any(id(value) in trained for value in members.values()):
             found[component] = {
                 name: value.detach()
                 for name, value in members.items()
-                if value.requires_grad or not (isinstance(value, nn.Parameter) or component in untouched)
+                if id(value) in trained or not (isinstance(value, nn.Parameter) or component in untouched)
             }
     return found
 

@@ -30,9 +30,7 @@ def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[s
             raise ValueError(f"trainable: {key} has rate {rate}; give a multiple above 0, or null to freeze it")
     added = adapter_names(model)
     of_added = rates[ADAPTATION] if ADAPTATION in rates and ADAPTATION not in components else 1.0
-    chosen = {
-        name: of_added if name in added else rates[name.split(".", 1)[0]] for name, _ in model.named_parameters()
-    }
+    chosen = {name: of_added if name in added else rates[name.split(".", 1)[0]] for name, _ in model.named_parameters()}
     for pattern, rate in patterns.items():
         chosen.update(dict.fromkeys(_matching(pattern, list(chosen)), rate))
     for name, parameter in model.named_parameters():
@@ -72,7 +70,10 @@ def _is_pattern(key: str) -> bool:
 
 def _check_components(model: nn.Module, named: set[str], components: list[str]) -> None:
     empty = {name for name, child in model.named_children() if next(child.parameters(), None) is None}
-    unknown, missing = sorted(named - {*components, ADAPTATION}), [name for name in components if name not in named | empty]
+    unknown, missing = (
+        sorted(named - {*components, ADAPTATION}),
+        [name for name in components if name not in named | empty],
+    )
     if not unknown and not missing:
         return
     hints = {name: get_close_matches(name, components, 1) for name in unknown}

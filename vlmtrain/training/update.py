@@ -1,5 +1,6 @@
 """One optimizer step over a global batch, however it is cut into micro-batches and spread over ranks."""
 
+import logging
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,10 @@ from vlmtrain.training.randomness import seed_micro_batch
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.step import Survey, TrainingStep
 from vlmtrain.training.survey import first_sample, gather_everyone
+from vlmtrain.training.thawing import Thawing
+from vlmtrain.training.trainability import set_trainability
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,10 @@ class Update:
     seed: int = 0
     gradient_clip_norm: float | None = 1.0
     average: ExponentialMovingAverage | None = None
+    thawing: Thawing | None = None  # None: what trains, trains from the first step
     wrapped: nn.Module = field(init=False)  # the training step as accelerate runs it: DDP, autocast
     _needs: dict[str, bool] = field(init=False, default_factory=dict)
+    _phase: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         trained = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
@@ -64,13 +71,15 @@ class Update:
         ]
         if forgotten:
             raise ValueError(f"trainable, but not in the optimizer: {', '.join(forgotten[:5])}")
-        with warnings.catch_warnings():  # accelerate knows DDP's broadcast_buffers under its old name only
-            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-            object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
+        if self.thawing is not None:
+            set_trainability(self.training_step.model, self.thawing.at(0))
+            object.__setattr__(self, "_phase", self.thawing.phase(0))
+        self._wrap()
 
     def __call__(self, micro_batches: list[Batch], step: int, stop_requested: bool = False) -> UpdateResult:
         """Take optimizer step number `step` with this rank's micro-batches."""
         micro_batches = [batch.to(self.accelerator.device) for batch in micro_batches]
+        self._thaw(step)
         learning_rate = self.schedule.learning_rate(step)
         set_learning_rate(self.optimizer, learning_rate)
         losses = self._backward(micro_batches, step)
@@ -83,6 +92,23 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
         metrics = _added([loss.metrics for loss in losses])
         return UpdateResult(shares, metrics, weights, norm, learning_rate, is_finite, should_stop)
+
+    def _wrap(self) -> None:
+        with warnings.catch_warnings():  # accelerate knows DDP's broadcast_buffers under its old name only
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
+
+    def _thaw(self, step: int) -> None:
+        """Free what trains from here on; freeze it again where training went back behind that step."""
+        if self.thawing is None or self.thawing.phase(step) == self._phase:
+            return
+        rates = set_trainability(self.training_step.model, self.thawing.at(step))
+        object.__setattr__(self, "_phase", self.thawing.phase(step))
+        self._needs.clear()
+        logger.info("from step %d on, %d tensors train", step, len(rates))
+        if self.accelerator.num_processes > 1:  # DDP knows the parameters that had a gradient when it was made
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+            self._wrap()
 
     def _backward(self, micro_batches: list[Batch], step: int) -> list[Loss]:
         """Forward and backward of every micro-batch; gives their losses, detached, totals divided by global counts."""

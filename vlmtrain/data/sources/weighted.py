@@ -7,7 +7,7 @@ from vlmtrain.data.sources.base import Source
 
 
 class Weighted:
-    """`source`, every sample of which has `weight` in the loss (Flamingo's 1.0 / 0.2 / 0.2 / 0.03, arXiv 2204.14198)."""
+    """`source`, every sample of which has `weight` in the loss (Flamingo's 1.0, 0.2, 0.2, 0.03, arXiv 2204.14198)."""
 
     def __init__(self, source: Source, weight: float) -> None:
         if not weight > 0:
