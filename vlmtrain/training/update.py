@@ -71,9 +71,8 @@ class Update:
         ]
         if forgotten:
             raise ValueError(f"trainable, but not in the optimizer: {', '.join(forgotten[:5])}")
-        if self.thawing is not None:
+        if self.thawing is not None and self.thawing.starts():
             set_trainability(self.training_step.model, self.thawing.at(0))
-            object.__setattr__(self, "_phase", self.thawing.phase(0))
         self._wrap()
 
     def __call__(self, micro_batches: list[Batch], step: int, stop_requested: bool = False) -> UpdateResult:
