@@ -79,6 +79,7 @@ class TextBatch(MovesToDevice):
     supervised_per_sample: list[int] = field(
         default_factory=list
     )  # whose they are, in reading order; sums to supervised
+    instruction: TextBatch | None = None  # row b: the prompt of sample b for a connector that reads it, in its tokens
 
 
 @dataclass(frozen=True)

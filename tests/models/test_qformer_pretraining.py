@@ -16,8 +16,9 @@ from vlmtrain.batch import IGNORED_TARGET, TextBatch, VisualBatch
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Text
 from vlmtrain.layouts.pair import PairLayout
+from vlmtrain.layouts.qformer_words import DECODER_START
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs, WritesText
-from vlmtrain.models.qformer_pretraining import DECODER_START, QFormerPretraining, text_for
+from vlmtrain.models.qformer_pretraining import QFormerPretraining, text_for
 from vlmtrain.nn.qformer import QFormer
 from vlmtrain.nn.qformer_text import TextHead
 

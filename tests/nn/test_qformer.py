@@ -109,7 +109,7 @@ def test_joint_view_equals_transformers_with_images_gathered_by_row(theirs):
             attention_mask=both_mask,
             encoder_hidden_states=qformer.patch_norm(patches)[image_of_row],
         )
-        got = read_together(qformer, text, qformer.remember(patches).select(image_of_row), ids, mask)
+        got = read_together(qformer, text, qformer.remember(patches).select(image_of_row), ids, PackedRows.of(mask))
     assert (got - wanted.last_hidden_state[:, :QUERIES]).abs().max() < 1e-5
 
 
@@ -189,7 +189,7 @@ def test_padding_changes_nothing():
     wider[0][~wider[1]] = 7  # whatever stands on padding
     views = (
         lambda *x: read_alone(qformer, text, *x),
-        lambda *x: read_together(qformer, text, memory, *x),
+        lambda ids, mask: read_together(qformer, text, memory, ids, PackedRows.of(mask)),
         lambda ids, mask: read_causally(qformer, text, qformer.read(memory, 3), ids, PackedRows.of(mask)),
     )
     for view in views:
@@ -242,7 +242,7 @@ def test_recomputing_layers_in_backward_changes_no_gradient_even_with_dropout():
         results = (
             query_pass.states,
             read_alone(qformer, text, ids, mask),
-            read_together(qformer, text, memory, ids, mask),
+            read_together(qformer, text, memory, ids, PackedRows.of(mask)),
             read_causally(qformer, text, query_pass, ids, PackedRows.of(mask)),
         )
         sum(result.square().sum() for result in results).backward()

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from vlmtrain.batch import TextBatch, VisualFeatures, VisualTokens
+from vlmtrain.layout import Layout
 
 
 class Connector(nn.Module, ABC):
@@ -20,6 +21,10 @@ class Connector(nn.Module, ABC):
     def tokens_per_item(self, tiles: int) -> int:
         """How many visual tokens an item of `tiles` tiles becomes.  The collator needs it before the model runs."""
         return tiles * self.tokens_per_tile
+
+    def layout(self, layout: Layout) -> Layout:
+        """The language model's layout; a connector that reads text itself wraps it in one that writes its rows too."""
+        return layout
 
     @abstractmethod
     def connect_tiles(self, patches: Tensor) -> Tensor:

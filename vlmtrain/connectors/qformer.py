@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from vlmtrain.batch import TextBatch, VisualFeatures, VisualTokens
 from vlmtrain.connectors.base import Connector
 from vlmtrain.nn.qformer import QFormer
 
@@ -11,7 +12,8 @@ from vlmtrain.nn.qformer import QFormer
 class QFormerConnector(Connector):
     """The queries' states, projected to the language model's width: a soft visual prompt of fixed length.
 
-    Stage 1 (vlmtrain.models.qformer_pretraining) trains the same `qformer` module under the same names.
+    Stage 1 (vlmtrain.models.qformer_pretraining) trains the same `qformer` module under the same names.  Patches that
+    only pad a tile are not read.
 
     Args:
         encoder_width: W, of the patches.
@@ -31,3 +33,11 @@ class QFormerConnector(Connector):
     def connect_tiles(self, patches: Tensor) -> Tensor:
         """[N, P, W] -> [N, Q, D]"""
         return self.project(self.qformer(patches))
+
+    def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
+        return self.tokens_of(self.qformer(features.patches, features.patch_mask), features)
+
+    def tokens_of(self, states: Tensor, features: VisualFeatures) -> VisualTokens:
+        """States of the queries [N, Q, D of the Q-Former] -> what the language model reads."""
+        tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
+        return VisualTokens(self.project(states).flatten(0, 1), tokens_per_item, features.items_per_sample)

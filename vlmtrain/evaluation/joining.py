@@ -29,6 +29,7 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
 def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
     """All rows of `texts` in one, padded on the right to the longest; padding is False in every mask."""
     targets = [text.targets for text in texts if text.targets is not None]
+    instructions = [text.instruction for text in texts if text.instruction is not None]
     return TextBatch(
         input_ids=_stack([text.input_ids for text in texts], 0),
         attention_mask=_stack([text.attention_mask for text in texts], False),
@@ -37,6 +38,7 @@ def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
         placeholders=sum(text.placeholders for text in texts),
         supervised=sum(text.supervised for text in texts),
         supervised_per_sample=[count for text in texts for count in text.supervised_per_sample],
+        instruction=join_texts(instructions) if len(instructions) == len(texts) else None,
     )
 
 
@@ -65,6 +67,7 @@ def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
         targets=targets,
         placeholders=int(visual_mask.sum()),
         supervised=0 if targets is None else int((targets != IGNORED_TARGET).sum()),
+        instruction=None if text.instruction is None else take_text_rows(text.instruction, rows),
     )
 
 

@@ -1,6 +1,7 @@
 """Rows of a model that reads the text of a pair by itself: dual encoders, and the Q-Former in stage 1."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,6 +40,15 @@ class PairLayout(Layout):
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         ids = tokenize(self.tokenizer, samples)
         return prompt_batch([self._row(parts, ids, room=self.max_tokens - 1) for parts in samples], self.pad_id)
+
+    def write_whole(self, strings: list[str]) -> TextBatch:
+        """Rows that are only read, an empty text included: [class] text [separator], without targets."""
+        samples: list[list[Part]] = [[Text(string, supervised=False)] for string in strings]
+        ids = tokenize(self.tokenizer, samples)
+        rows = [self._row(parts, ids, room=self.max_tokens - 2) for parts in samples]
+        for row in rows:
+            row.extend([self.last_id])
+        return replace(training_batch(rows, self.pad_id), targets=None)
 
     def read(self, token_ids: list[int]) -> str:
         end = token_ids.index(self.last_id) if self.last_id in token_ids else len(token_ids)

@@ -14,6 +14,7 @@ from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch,
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
+from vlmtrain.layouts.qformer_words import DECODER_START, load_words
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import initialize_like_bert
 from vlmtrain.nn.pretrained import builds_without_weights
@@ -22,7 +23,6 @@ from vlmtrain.nn.qformer_initialization import initialize_from_bert
 from vlmtrain.nn.qformer_text import QFormerText, TextHead
 from vlmtrain.nn.qformer_views import read_alone, read_causally, read_together
 
-DECODER_START = "[DEC]"  # takes the place of [CLS] where text is written, so that the Q-Former knows which it is
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 0.5
 
 
@@ -96,17 +96,10 @@ class QFormerPretraining(nn.Module):
             raise ValueError(
                 f"temperature {temperature} lies outside {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}; 0.07 is usual"
             )
-        self.tokenizer: Any = None  # a model that is only counted (`vlmtrain plan`) reads nothing
-        self.decoder_start = 0
-        if vocab_size is None or not builds_without_weights():
-            self.tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer, num_words = load_words(tokenizer, vocab_size)
+        self.decoder_start = 0  # of a model that is only counted (`vlmtrain plan`) and reads nothing
+        if self.tokenizer is not None:
             self.decoder_start = int(self.tokenizer.convert_tokens_to_ids(DECODER_START))
-        num_words = vocab_size or len(self.tokenizer)
-        if self.tokenizer is not None and num_words != len(self.tokenizer):
-            raise ValueError(
-                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} with [DEC] has {len(self.tokenizer)} words; "
-                "correct it or leave it out"
-            )
         self.max_tokens = max_tokens
         self.encoder = encoder
         self.qformer = qformer(memory_width=encoder.width)
@@ -141,7 +134,9 @@ class QFormerPretraining(nn.Module):
         learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             features = self.encoder(visual)
-        return QFormerFeatures(features.patches, features.tiles_per_item, features.items_per_sample)
+        return QFormerFeatures(
+            features.patches, features.tiles_per_item, features.items_per_sample, features.patch_mask
+        )
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         """Unit vectors of all queries [B, Q, E]."""
@@ -161,7 +156,8 @@ class QFormerPretraining(nn.Module):
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
         """Logit of "match" over "no match", mean over the queries: [R]."""
         memory = self.remember(visual).select(image_of_row)
-        queries = read_together(self.qformer, self.text, memory, text.input_ids, text.attention_mask)
+        rows = PackedRows.of(text.attention_mask)
+        queries = read_together(self.qformer, self.text, memory, text.input_ids, rows)
         no_match, match = self.match_head(queries).mean(dim=1).unbind(-1)
         return match - no_match
 
@@ -187,7 +183,7 @@ class QFormerPretraining(nn.Module):
         """Keys and values of the images, once per batch."""
 
         def compute() -> ImageMemory:
-            return self.qformer.remember(visual.patches)
+            return self.qformer.remember(visual.patches, visual.patch_mask)
 
         if not isinstance(visual, QFormerFeatures):
             return compute()
@@ -202,19 +198,6 @@ class QFormerPretraining(nn.Module):
         if not isinstance(visual, QFormerFeatures):
             return compute()
         return visual.once("queries", compute, lambda query_pass: query_pass.states)
-
-
-def load_tokenizer(name: str) -> Any:
-    """A tokenizer with [CLS], [SEP], [PAD] and, added where missing, [DEC]."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    lacking = [kind for kind in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, kind) is None]
-    if lacking:
-        raise ValueError(f"tokenizer {name} has no {', '.join(lacking)}; stage 1 wants a BERT-like tokenizer")
-    if DECODER_START not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [DECODER_START]})
-    return tokenizer
 
 
 def text_for(qformer: QFormer, vocab_size: int) -> QFormerText:

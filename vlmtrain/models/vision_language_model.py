@@ -27,7 +27,7 @@ class VisionLanguageModel(nn.Module):
         fusion.install(language_model)
 
     def layout(self) -> Layout:
-        return self.language_model.layout()
+        return self.connector.layout(self.language_model.layout())
 
     def placeholders_per_item(self, tiles: int) -> int:
         return self.fusion.placeholders(self.connector.tokens_per_item(tiles))

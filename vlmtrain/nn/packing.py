@@ -19,6 +19,11 @@ class PackedRows:
         """mask [R, T], True = real."""
         return cls(mask.flatten().nonzero().squeeze(1), *mask.shape)
 
+    @classmethod
+    def whole(cls, num_rows: int, length: int, device: torch.device) -> "PackedRows":
+        """Rows [R, T] without any padding, known to be so: nothing is counted on the device."""
+        return cls(torch.arange(num_rows * length, device=device), num_rows, length)
+
     def columns(self) -> Tensor:
         """[n] place of each real position in its row."""
         return self.positions % self.length

@@ -5,7 +5,7 @@ Only the query side lives here, which is all that stage 2 takes along; `qformer_
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,19 @@ from torch.utils.checkpoint import checkpoint
 from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, PostNormFeedForward, initialize_like_bert
 
 
+class ImageKeyValue(NamedTuple):
+    """What one layer reads of the images: [N, heads, P, d] each, and which patches are real."""
+
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None  # [N, 1, 1, P], False on padding; None: all are real
+
+
 @dataclass(frozen=True)
 class ImageMemory:
     """Keys and values of the image, per layer; None where a layer does not look at the image."""
 
-    layers: Sequence[KeyValue | None]  # [N, heads, P, d] each
+    layers: Sequence[ImageKeyValue | None]
 
     def select(self, rows: Tensor) -> "ImageMemory":
         """The memory of image `rows[r]` for row r: [N, ...] -> [R, ...].
@@ -27,8 +35,11 @@ class ImageMemory:
         By index_select: the gradient of plain indexing adds what several rows send to one image in no fixed order.
         """
 
-        def of_rows(kept: KeyValue | None) -> KeyValue | None:
-            return None if kept is None else KeyValue(*(tensor.index_select(0, rows) for tensor in kept))
+        def of_rows(kept: ImageKeyValue | None) -> ImageKeyValue | None:
+            if kept is None:
+                return None
+            mask = None if kept.mask is None else kept.mask.index_select(0, rows)
+            return ImageKeyValue(kept.key.index_select(0, rows), kept.value.index_select(0, rows), mask)
 
         return ImageMemory([of_rows(kept) for kept in self.layers])
 
@@ -54,17 +65,17 @@ class QFormerLayer(nn.Module):
         )
         self.feed_forward = PostNormFeedForward(width, inner_width, dropout, eps)
 
-    def forward(self, queries: Tensor, memory: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(self, queries: Tensor, memory: ImageKeyValue | None) -> tuple[Tensor, KeyValue]:
         """Queries without text: [N, Q, D] -> [N, Q, D], and what others may read of their self-attention."""
         own = self.self_attention.remember(queries)
         return self.after_self_attention(self.self_attention(queries, own), memory), own
 
-    def after_self_attention(self, queries: Tensor, memory: KeyValue | None) -> Tensor:
+    def after_self_attention(self, queries: Tensor, memory: ImageKeyValue | None) -> Tensor:
         """The part that text never passes: [N, Q, D] -> [N, Q, D]."""
         if self.cross_attention is not None:
             if memory is None:
                 raise ValueError("this layer looks at the image, but the memory holds nothing for it")
-            queries = self.cross_attention(queries, memory)
+            queries = self.cross_attention(queries, KeyValue(memory.key, memory.value), memory.mask)
         return self.feed_forward(queries)
 
 
@@ -146,11 +157,17 @@ class QFormer(nn.Module):
         queries = self.queries.unsqueeze(0)
         return self.enter(queries.expand(rows, -1, -1) if self.training and self.dropout else queries)
 
-    def remember(self, patches: Tensor) -> ImageMemory:
-        """Patches [N, P, W] -> keys and values of all layers.  Once per batch, however many passes read them."""
+    def remember(self, patches: Tensor, patch_mask: Tensor | None = None) -> ImageMemory:
+        """Patches [N, P, W] -> keys and values of all layers.  Once per batch, however many passes read them.
+
+        Patches where patch_mask [N, P] is False are padding and are read by nobody.
+        """
         patches = self.patch_norm(patches.to(self.queries.dtype))
         blocks = [layer.cross_attention for layer in self.stack()]
-        return ImageMemory([None if block is None else block.remember(patches) for block in blocks])
+        mask = None if patch_mask is None else patch_mask[:, None, None, :]
+        return ImageMemory(
+            [None if block is None else ImageKeyValue(*block.remember(patches), mask) for block in blocks]
+        )
 
     def read(self, memory: ImageMemory, rows: int) -> QueryPass:
         """The queries read `rows` images (N), without any text."""
@@ -161,6 +178,6 @@ class QFormer(nn.Module):
             kept.append(own)
         return QueryPass(queries, kept)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """[N, P, W] -> [N, Q, D]"""
-        return self.read(self.remember(patches), len(patches)).states
+    def forward(self, patches: Tensor, patch_mask: Tensor | None = None) -> Tensor:
+        """[N, P, W], False on padding [N, P] -> [N, Q, D]"""
+        return self.read(self.remember(patches, patch_mask), len(patches)).states

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, PostNormFeedForward
-from vlmtrain.nn.qformer import ImageMemory, QFormer, QFormerLayer, QueryPass
+from vlmtrain.nn.qformer import ImageKeyValue, ImageMemory, QFormer, QFormerLayer, QueryPass
 from vlmtrain.nn.qformer_text import QFormerText
 
 
@@ -28,15 +28,17 @@ def read_alone(qformer: QFormer, text: QFormerText, input_ids: Tensor, attention
 
 
 def read_together(
-    qformer: QFormer, text: QFormerText, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor
+    qformer: QFormer, text: QFormerText, memory: ImageMemory, input_ids: Tensor, rows: PackedRows
 ) -> Tensor:
-    """Queries and text see each other, the queries see image r of `memory` too -> query states [R, Q, D]."""
-    rows = PackedRows.of(attention_mask)
+    """Queries and text see each other, the queries see image r of `memory` too -> query states [R, Q, D].
+
+    `rows` are the real positions of the ids [R, T].  The last layer asks for no feed-forward of the text.
+    """
     states = qformer.enter(text.embed(input_ids, rows))
     queries = qformer.first_queries(len(input_ids))
-    seen = attention_mask.new_ones(len(input_ids), qformer.num_queries)
-    mask = torch.cat([seen, attention_mask], 1)[:, None, None, :]
-    feed_forwards = [*text.stack()[:-1], None]  # nobody reads the text of the last layer
+    real = rows.mask()
+    mask = torch.cat([real.new_ones(len(input_ids), qformer.num_queries), real], 1)[:, None, None, :]
+    feed_forwards = [*text.stack()[: len(qformer.layers) - 1], None]  # nobody reads the text of the last layer
     for layer, feed_forward, of_image in zip(qformer.stack(), feed_forwards, memory.layers, strict=True):
         queries, states = qformer.run(_joint_layer, layer, feed_forward, queries, states, rows, of_image, mask)
     return queries
@@ -79,7 +81,7 @@ def _joint_layer(
     queries: Tensor,
     text: Tensor,
     rows: PackedRows,
-    of_image: KeyValue | None,
+    of_image: ImageKeyValue | None,
     mask: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Queries [R, Q, D] and packed text [n, D] read both; without `feed_forward` the text stays as it is."""

@@ -48,6 +48,7 @@ def _gather_texts(accelerator: Accelerator, texts: list[TextBatch]) -> TextBatch
         return _gather(accelerator, torch.stack(rows))
 
     targets = [text.targets for text in texts if text.targets is not None]
+    instructions = [text.instruction for text in texts if text.instruction is not None]
     return TextBatch(
         input_ids=gather([text.input_ids for text in texts], int(length), 0),
         attention_mask=gather([text.attention_mask for text in texts], int(length), 0),
@@ -55,6 +56,7 @@ def _gather_texts(accelerator: Accelerator, texts: list[TextBatch]) -> TextBatch
         targets=gather(targets, int(target_length), IGNORED_TARGET) if targets else None,
         placeholders=int(told[:, 2].sum()),
         supervised=int(told[:, 3].sum()),
+        instruction=_gather_texts(accelerator, instructions) if instructions else None,
     )
 
 
