@@ -39,11 +39,21 @@ class MovesToDevice:
 
 @dataclass(frozen=True)
 class VisualBatch(MovesToDevice):
-    """Pixels of all visual items, packed: an image is one tile, a hi-res image several, a video its frames."""
+    """Pixels of all visual items, packed: an image is one tile, a hi-res image several, a video its frames.
+
+    Tiles of different sizes share one canvas: each lies in the upper left corner, zeros fill the rest.
+    """
 
     pixels: Tensor  # [N, 3, H, W] uint8; the encoder normalises
     tiles_per_item: list[int]  # I numbers that sum to N
     items_per_sample: list[int]  # B numbers that sum to I
+    sizes: list[tuple[int, int]] | None = None  # N times height, width of the tile in the canvas's upper left corner
+
+    @property
+    def tile_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every tile; without `sizes`, those of the canvas."""
+        height, width = self.pixels.shape[-2:]
+        return [(height, width)] * len(self.pixels) if self.sizes is None else self.sizes
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from vlmtrain.batch import Batch, TextBatch, VisualBatch
 from vlmtrain.layout import Layout, Part, Visual
+from vlmtrain.nn.canvas import share_canvas
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class Collator:
         weights = [sample.weight for sample in samples]
         keys = [sample.key for sample in samples]
         return Batch(visual, text, sample_ids=keys, weights=weights if any(each != 1.0 for each in weights) else [])
+        pixels, sizes = share_canvas(items, [(item.shape[-2], item.shape[-1]) for item in items for _ in item])
+        visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples], sizes)
+        return Batch(visual, text, sample_ids=[sample.key for sample in samples])
 
 
 def num_items(parts: list[Part]) -> int:

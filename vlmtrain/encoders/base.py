@@ -32,9 +32,30 @@ class VisionEncoder(nn.Module, ABC):
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, H, W] -> patches [N, P, W]."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, which is what pixels become."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> what `encode_tiles` takes."""
+        return ((pixels.float() - self.pixel_mean) / self.pixel_std).to(self.dtype)
+
+    def require_one_size(self, visual: VisualBatch) -> None:
+        """ValueError where tiles do not fill their canvas."""
+        height, width = visual.pixels.shape[-2:]
+        if any(size != (height, width) for size in visual.tile_sizes):
+            raise ValueError(
+                f"{type(self).__name__} takes tiles of one size, but this batch holds "
+                f"{sorted(set(visual.tile_sizes))[:4]} on a canvas of {height}x{width}; resize images to squares of "
+                f"{self.image_size}, or choose an encoder of flexible patches: model/encoder=siglip2_naflex."
+            )
+
     def forward(self, visual: VisualBatch) -> VisualFeatures:
-        dtype = next((parameter.dtype for parameter in self.parameters()), torch.float32)
-        pixels = ((visual.pixels.float() - self.pixel_mean) / self.pixel_std).to(dtype)
-        with in_own_precision(pixels.device, dtype):
-            patches = self.encode_tiles(pixels)
+        self.require_one_size(visual)
+        pixels = visual.pixels
+        if not len(pixels):  # a batch without any image: the encoder takes part, so that all ranks do the same
+            pixels = pixels.new_empty(0, 3, self.image_size, self.image_size)
+        with in_own_precision(pixels.device, self.dtype):
+            patches = self.encode_tiles(self.normalise(pixels))
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)

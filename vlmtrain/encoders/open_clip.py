@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vlmtrain.encoders.base import VisionEncoder
-from vlmtrain.encoders.taps import blocks_read
+from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.nn.pretrained import builds_without_weights
 
 
@@ -15,8 +15,8 @@ class OpenClipEncoder(VisionEncoder):
     Args:
         name: of the model in open_clip, for example `ViT-B-32` or `EVA02-B-16`; `local-dir:FOLDER` for a folder.
         checkpoint: a file, or a tag of open_clip's published weights (from the hub); None makes random weights.
-        tap: which layer's output; -1 is the last with its final norm, -2 the one before without norm.  Layers that
-            nobody reads are cut off.
+        tap: which layer's output; -1 is the last with its final norm, -2 the one before without norm; of several the
+            outputs stand side by side.  Layers that nobody reads are cut off.
         keep_class_token: whether token 0 is the class token.
         precision: of the weights.
     """
@@ -25,7 +25,7 @@ class OpenClipEncoder(VisionEncoder):
         self,
         name: str,
         checkpoint: str | None = None,
-        tap: int = -1,
+        tap: Tap = -1,
         keep_class_token: bool = True,
         precision: str = "fp32",
     ) -> None:
@@ -41,12 +41,12 @@ class OpenClipEncoder(VisionEncoder):
         self.keep_class_token = keep_class_token
         self.image_size = _side(tower.image_size)
         blocks = tower.transformer.resblocks if layers is tower else layers.blocks
-        self._reads_end = tap == -1
-        self._layer = blocks_read(tap, len(blocks)) - 1
+        self.taps = choose_taps(tap, len(blocks))
         norm = next(module for module in blocks.modules() if isinstance(module, torch.nn.LayerNorm))
-        self.width = int(norm.normalized_shape[0])
+        self.width = int(norm.normalized_shape[0]) * len(self.taps.layers)
         patch_size = layers.patch_embed.patch_size if layers is not tower else tower.patch_size
-        layers.prune_intermediate_layers([self._layer], prune_norm=not self._reads_end, prune_head=True)
+        last = self.taps.num_blocks - 1
+        layers.prune_intermediate_layers([last], prune_norm=not self.taps.reads_end, prune_head=True)
         if layers is not tower:
             tower.head = torch.nn.Identity()  # pools and projects for the contrastive loss
         self.patches_per_tile = (self.image_size // _side(patch_size)) ** 2 + int(keep_class_token)
@@ -55,20 +55,26 @@ class OpenClipEncoder(VisionEncoder):
         """Keep only the input of each block for the backward pass; open_clip's switch does not ask for the mode."""
         self.model.set_grad_checkpointing(True)
 
+    def _final_norm(self) -> torch.nn.Module:
+        trunk = getattr(self.model, "trunk", None)
+        return self.model.ln_post if trunk is None else trunk.norm
+
     def encode_tiles(self, pixels: Tensor) -> Tensor:
+        layers = sorted(self.taps.layers)
         output = self.model.forward_intermediates(
             pixels,
-            indices=[self._layer],
+            indices=[layer - 1 for layer in layers],
             stop_early=True,
-            normalize_intermediates=self._reads_end,
             intermediates_only=True,
             output_fmt="NLC",
             output_extra_tokens=True,
         )
-        patches = output["image_intermediates"][0]
-        if not self.keep_class_token:
-            return patches
-        return torch.cat([output["image_intermediates_prefix"][0][:, :1], patches], dim=1)
+        states = {}
+        read = zip(layers, output["image_intermediates"], output["image_intermediates_prefix"], strict=True)
+        for layer, patches, prefix in read:
+            tokens = torch.cat([prefix[:, :1], patches], dim=1) if self.keep_class_token else patches
+            states[layer] = self._final_norm()(tokens) if layer == self.taps.depth else tokens
+        return self.taps.join(states)
 
 
 def _side(size: int | tuple[int, int]) -> int:

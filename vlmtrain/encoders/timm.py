@@ -1,5 +1,6 @@
 """Backbones of timm behind the VisionEncoder seam, EVA-ViT-g of BLIP-2 among them."""
 
+import math
 from pathlib import Path
 
 import timm
@@ -8,8 +9,10 @@ from einops import rearrange
 from torch import Tensor
 
 from vlmtrain.encoders.base import VisionEncoder
-from vlmtrain.encoders.taps import blocks_read
+from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.nn.pretrained import builds_without_weights
+
+AXES = {"NCHW": "n w rows columns", "NHWC": "n rows columns w"}  # of the last feature map, as timm names them
 
 
 class TimmEncoder(VisionEncoder):
@@ -19,8 +22,8 @@ class TimmEncoder(VisionEncoder):
         name: of the model in timm, for example `eva_giant_patch14_224.clip_ft_in1k`.
         is_pretrained: whether timm loads its published weights (from the hub).
         checkpoint: a file of weights instead, in timm's layout.
-        tap: which layer's output; -1 is the last with its final norm, -2 the one before without norm.  Layers that
-            nobody reads are cut off.  Convolutional networks know only -1.
+        tap: which layer's output; -1 is the last with its final norm, -2 the one before without norm; of several the
+            outputs stand side by side.  Layers that nobody reads are cut off.  Convolutional networks know only -1.
         keep_class_token: whether token 0 is the class token.  Registers are always dropped.
         image_size: side of the tiles in pixels, if not that of pretraining.
         precision: of the weights.
@@ -31,7 +34,7 @@ class TimmEncoder(VisionEncoder):
         name: str,
         is_pretrained: bool = False,
         checkpoint: str | None = None,
-        tap: int = -1,
+        tap: Tap = -1,
         keep_class_token: bool = True,
         image_size: int | None = None,
         precision: str = "fp32",
@@ -59,22 +62,23 @@ class TimmEncoder(VisionEncoder):
         self.image_size = image_size or settings.input_size[-1]
         self.keep_class_token = keep_class_token
         self._is_transformer = hasattr(self.model, "blocks") and hasattr(self.model, "num_prefix_tokens")
-        self._reads_end = tap == -1
         self._take_transformer(tap) if self._is_transformer else self._take_convolutional(name, tap)
 
-    def _take_transformer(self, tap: int) -> None:
+    def _take_transformer(self, tap: Tap) -> None:
         if self.keep_class_token and not self.model.num_prefix_tokens:
             raise ValueError("This timm model has no class token; set keep_class_token=false.")
-        depth = len(self.model.blocks)
-        self._layer = blocks_read(tap, depth) - 1
-        self.model.prune_intermediate_layers([self._layer], prune_norm=not self._reads_end, prune_head=True)
+        self.taps = choose_taps(tap, len(self.model.blocks))
+        self.width *= len(self.taps.layers)
+        last = self.taps.num_blocks - 1
+        self.model.prune_intermediate_layers([last], prune_norm=not self.taps.reads_end, prune_head=True)
         side = self.image_size // self.model.patch_embed.patch_size[0]
         self.patches_per_tile = side**2 + int(self.keep_class_token)
 
-    def _take_convolutional(self, name: str, tap: int) -> None:
+    def _take_convolutional(self, name: str, tap: Tap) -> None:
         if tap != -1 or self.keep_class_token:
             raise ValueError(f"{name} is no vision transformer: it needs tap=-1 and keep_class_token=false.")
-        self.patches_per_tile = (self.image_size // self.model.feature_info[-1]["reduction"]) ** 2
+        self._axes = AXES[getattr(self.model, "output_fmt", "NCHW")]
+        self.patches_per_tile = math.ceil(self.image_size / self.model.feature_info[-1]["reduction"]) ** 2
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass; timm's switch does not ask for the mode."""
@@ -82,14 +86,18 @@ class TimmEncoder(VisionEncoder):
 
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         if not self._is_transformer:
-            return rearrange(self.model.forward_features(pixels), "n w rows columns -> n (rows columns) w")
-        (patches, prefix), *_ = self.model.forward_intermediates(
+            return rearrange(self.model.forward_features(pixels), f"{self._axes} -> n (rows columns) w")
+        layers = sorted(self.taps.layers)
+        read = self.model.forward_intermediates(
             pixels,
-            indices=[self._layer],
-            norm=self._reads_end,
+            indices=[layer - 1 for layer in layers],
             stop_early=True,
             output_fmt="NLC",
             intermediates_only=True,
             return_prefix_tokens=True,
         )
-        return torch.cat([prefix[:, :1], patches], dim=1) if self.keep_class_token else patches
+        states = {}
+        for layer, (patches, prefix) in zip(layers, read, strict=True):
+            tokens = torch.cat([prefix[:, :1], patches], dim=1) if self.keep_class_token else patches
+            states[layer] = self.model.norm(tokens) if layer == self.taps.depth else tokens
+        return self.taps.join(states)

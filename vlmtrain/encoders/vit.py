@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlmtrain.encoders.base import VisionEncoder
-from vlmtrain.encoders.taps import blocks_read
+from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.encoders.vit_positions import Grid, Learned1D, Positions
 from vlmtrain.nn.initial_std import initial_std
 
@@ -62,7 +62,8 @@ class VisionTransformer(VisionEncoder):
     """Patches of `patch_size` pixels, a class token at index 0, and `depth` blocks.
 
     `tap` chooses the layer whose output is given: -1 the last one, after the final norm; -2 the one before it, without
-    norm, as BLIP-2 reads it.  Layers that nobody reads are not built.  `positions` is a class of `vit_positions`.
+    norm, as BLIP-2 reads it; a list of layers gives them side by side.  Layers that nobody reads are not built.
+    `positions` is a class of `vit_positions`.
     Starts from random weights; `vit_files.pretrained` loads a folder.
     """
 
@@ -75,7 +76,7 @@ class VisionTransformer(VisionEncoder):
         num_heads: int,
         positions: Callable[..., Positions] = Learned1D,
         keep_class_token: bool = True,
-        tap: int = -1,
+        tap: Tap = -1,
     ) -> None:
         super().__init__(HALF, HALF)
         if image_size % patch_size or width % num_heads:
@@ -83,15 +84,16 @@ class VisionTransformer(VisionEncoder):
                 f"image_size {image_size} must be a multiple of patch_size {patch_size}, "
                 f"and width {width} a multiple of num_heads {num_heads}."
             )
-        self.image_size, self.patch_size, self.width = image_size, patch_size, width
+        self.taps = choose_taps(tap, depth)
+        self.image_size, self.patch_size, self.width = image_size, patch_size, width * len(self.taps.layers)
         self.depth, self.num_heads, self.keep_class_token = depth, num_heads, keep_class_token
         grid = (image_size // patch_size, image_size // patch_size)
         self.patches_per_tile = grid[0] * grid[1] + int(keep_class_token)
         self.patch_projection = self.make_patch_projection(patch_size, width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = positions(grid, width, depth, num_heads)
-        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(blocks_read(tap, depth)))
-        self.norm = nn.LayerNorm(width, eps=1e-6) if len(self.blocks) == depth else nn.Identity()
+        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(self.taps.num_blocks))
+        self.norm = nn.LayerNorm(width, eps=1e-6) if self.taps.reads_end else nn.Identity()
         self._checkpoints = False
         self.initialise()
 
@@ -122,10 +124,14 @@ class VisionTransformer(VisionEncoder):
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         x, grid = self.embed_patches(pixels)
         checkpoints = self._checkpoints and torch.is_grad_enabled()
+        states = {}
         for layer, block in enumerate(self.blocks):
             bias = self.positions.attention_bias(layer, grid)
             x = checkpoint(block, x, bias, use_reentrant=False) if checkpoints else block(x, bias)
-        x = self.norm(x)
+            states[layer + 1] = x
+        if self.taps.reads_end:
+            states[self.depth] = self.norm(x)
+        x = self.taps.join(states)
         return x if self.keep_class_token else x[:, 1:]
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vlmtrain.encoders.hybrid_vit import HybridVisionTransformer
+from vlmtrain.encoders.taps import Tap
 from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.encoders.vit_positions import Learned1D, Learned2D, Positions, RelativeBias1D, RelativeBias2D
 
@@ -42,8 +43,10 @@ _NEW_NAMES = {
 
 def save_pretrained(encoder: VisionTransformer, folder: str | Path) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json."""
-    if len(encoder.blocks) != encoder.depth:
-        raise ValueError("An encoder that is read before its last layer lacks layers; save one with tap=-1.")
+    if encoder.taps.layers != (encoder.depth,):
+        raise ValueError(
+            "Only an encoder that is read at its last layer, and there only, has all parts; save one with tap=-1."
+        )
     config = _config(encoder)  # refuses before anything is written
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +67,7 @@ def save_pretrained(encoder: VisionTransformer, folder: str | Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
 
 
-def pretrained(source: str, tap: int = -1, keep_class_token: bool = True) -> VisionTransformer:
+def pretrained(source: str, tap: Tap = -1, keep_class_token: bool = True) -> VisionTransformer:
     """The encoder that `save_pretrained`, or transformers with a ViTModel, wrote into folder `source`."""
     folder = Path(source)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():

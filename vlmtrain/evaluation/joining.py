@@ -7,17 +7,22 @@ import torch
 from torch import Tensor
 
 from vlmtrain.batch import IGNORED_TARGET, Batch, TextBatch, VisualBatch
+from vlmtrain.nn.canvas import share_canvas
 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:
     """All samples of `batches` in one; token rows are padded on the right to the longest."""
     if len(batches) == 1:
         return batches[0]
+    pixels, sizes = share_canvas(
+        [batch.visual.pixels for batch in batches], [size for batch in batches for size in batch.visual.tile_sizes]
+    )
     return Batch(
         visual=VisualBatch(
-            torch.cat([batch.visual.pixels for batch in batches]),
+            pixels,
             [tiles for batch in batches for tiles in batch.visual.tiles_per_item],
             [items for batch in batches for items in batch.visual.items_per_sample],
+            sizes,
         ),
         text=join_texts([batch.text for batch in batches]),
         seed=batches[0].seed,
@@ -49,7 +54,12 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
     tiles = slice(sum(visual.tiles_per_item[: items.start]), sum(visual.tiles_per_item[: items.stop]))
     return replace(
         batch,
-        visual=VisualBatch(visual.pixels[tiles], visual.tiles_per_item[items], visual.items_per_sample[start:stop]),
+        visual=VisualBatch(
+            visual.pixels[tiles],
+            visual.tiles_per_item[items],
+            visual.items_per_sample[start:stop],
+            None if visual.sizes is None else visual.sizes[tiles],
+        ),
         text=take_text_rows(text, torch.arange(start, stop, device=text.input_ids.device)),
         sample_ids=batch.sample_ids[start:stop],
         weights=batch.weights[start:stop],

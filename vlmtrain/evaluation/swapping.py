@@ -26,7 +26,8 @@ def swap_images(visual: VisualBatch) -> tuple[VisualBatch, list[int]]:
     giver = [(row - 1) % num_samples for row in range(num_samples)]
     order = [tile for row in giver for tile in range(starts[row], starts[row + 1])]
     pixels = visual.pixels[torch.tensor(order, dtype=torch.long, device=visual.pixels.device)]
-    return replace(visual, pixels=pixels), giver
+    sizes = None if visual.sizes is None else [visual.sizes[tile] for tile in order]
+    return replace(visual, pixels=pixels, sizes=sizes), giver
 
 
 def swap_batch_images(batch: Batch) -> Batch:
