@@ -52,3 +52,39 @@ def test_misuse_is_named() -> None:
         TimmEncoder("test_vit", checkpoint="nowhere.pt")
     with pytest.raises(ValueError, match="exclude"):
         TimmEncoder("test_vit", is_pretrained=True, checkpoint="nowhere.pt")
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_nfnet", "test_convnext"])
+def test_t40_the_last_map_is_read_row_by_row(name: str) -> None:
+    """[N, C, h, w] -> [N, h * w, C]; some models of timm have the channels last already."""
+    encoder = TimmEncoder(name, keep_class_token=False).eval()
+    visual = images(encoder.image_size)
+    patches = encoder(visual).patches
+    whole = encoder.model.forward_features((visual.pixels.float() - encoder.pixel_mean) / encoder.pixel_std)
+    channels = whole.shape.index(encoder.width)
+    picture = whole.movedim(channels, 1)
+    side = picture.shape[-1]
+    assert patches.shape == (1, side * side, encoder.width) == (1, encoder.patches_per_tile, encoder.width)
+    for row in range(side):
+        for column in range(side):
+            assert torch.equal(patches[0, row * side + column], picture[0, :, row, column])
+    patches.square().sum().backward()
+    assert [label for label, parameter in encoder.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "patches", "width"),
+    [("resnet50", 49, 2048), ("nfnet_f0", 36, 3072), ("swin_tiny_patch4_window7_224", 49, 768)],
+)
+def test_t40_maps_of_published_networks(name: str, patches: int, width: int) -> None:
+    with torch.device("meta"):
+        encoder = TimmEncoder(name, keep_class_token=False)
+        made = encoder.encode_tiles(torch.empty(2, 3, encoder.image_size, encoder.image_size))
+    assert made.shape == (2, patches, width) == (2, encoder.patches_per_tile, encoder.width)
+
+
+def test_a_transformer_without_a_class_token_is_read_too() -> None:
+    with torch.device("meta"):
+        encoder = TimmEncoder("vit_base_patch16_siglip_224", tap=-2, keep_class_token=False)
+        made = encoder.encode_tiles(torch.empty(2, 3, 224, 224))
+    assert made.shape == (2, 196, 768)

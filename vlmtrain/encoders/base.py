@@ -52,10 +52,15 @@ class VisionEncoder(nn.Module, ABC):
             )
 
     def forward(self, visual: VisualBatch) -> VisualFeatures:
+        if not len(visual.pixels):
+            return self.see_nothing(visual)
         self.require_one_size(visual)
-        pixels = visual.pixels
-        if not len(pixels):  # a batch without any image: the encoder takes part, so that all ranks do the same
-            pixels = pixels.new_empty(0, 3, self.image_size, self.image_size)
-        with in_own_precision(pixels.device, self.dtype):
-            patches = self.encode_tiles(self.normalise(pixels))
+        with in_own_precision(visual.pixels.device, self.dtype):
+            patches = self.encode_tiles(self.normalise(visual.pixels))
+        return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)
+
+    def see_nothing(self, visual: VisualBatch) -> VisualFeatures:
+        """No image in the batch: one black tile passes and is left out, so that every rank runs the same modules."""
+        black = visual.pixels.new_zeros(1, 3, self.image_size, self.image_size)
+        patches = self(VisualBatch(black, [1], [1])).patches[:0]
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)

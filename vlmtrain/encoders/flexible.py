@@ -35,13 +35,11 @@ def cut_patches(pixels: Tensor, sizes: list[Size], patch_size: int) -> CutPatche
         )
     grids = [(height // patch_size, width // patch_size) for height, width in sizes]
     device = pixels.device
-    grid = torch.tensor(grids, dtype=torch.long, device=device).view(-1, 2, 1)  # [N, 2, 1]
-    places = torch.arange(max((rows * columns for rows, columns in grids), default=1), device=device)
+    grid = torch.tensor(grids, device=device).unsqueeze(-1)  # [N, 2, 1]
+    places = torch.arange(max(rows * columns for rows, columns in grids), device=device)
     mask = places < grid[:, 0] * grid[:, 1]  # [N, P]
     rows = (places // grid[:, 1]).masked_fill(~mask, 0)
     columns = (places % grid[:, 1]).masked_fill(~mask, 0)
-    if not grids:
-        return CutPatches(pixels.new_zeros(0, 1, 3 * patch_size**2), rows, columns, mask, grids)
     height, width = (max(extents) * patch_size for extents in zip(*grids, strict=True))
     every = rearrange(pixels[..., :height, :width], "n c (r a) (s b) -> n (r s) (a b c)", a=patch_size, b=patch_size)
     index = (rows * (width // patch_size) + columns).unsqueeze(-1).expand(-1, -1, every.shape[-1])
@@ -66,6 +64,8 @@ class FlexibleEncoder(VisionEncoder):
         return self.encode_patches(cut_patches(pixels, sizes, self.patch_size))
 
     def forward(self, visual: VisualBatch) -> VisualFeatures:
+        if not len(visual.pixels):
+            return self.see_nothing(visual)
         with in_own_precision(visual.pixels.device, self.dtype):
             cut = cut_patches(self.normalise(visual.pixels), visual.tile_sizes, self.patch_size)
             self.check(cut)
@@ -76,7 +76,7 @@ class FlexibleEncoder(VisionEncoder):
 
     def check(self, cut: CutPatches) -> None:
         """ValueError where a tile has more patches than this encoder takes."""
-        largest = max(cut.grids, key=lambda grid: grid[0] * grid[1], default=(0, 0))
+        largest = max(cut.grids, key=lambda grid: grid[0] * grid[1])
         if largest[0] * largest[1] > self.patches_per_tile:
             raise ValueError(
                 f"a tile of {largest[0]}x{largest[1]} patches is more than the {self.patches_per_tile} that "

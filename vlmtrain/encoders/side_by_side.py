@@ -42,6 +42,8 @@ class SideBySide(VisionEncoder):
         return [each for each in self.encoders if isinstance(each, VisionEncoder)]
 
     def forward(self, visual: VisualBatch) -> VisualFeatures:
+        if not len(visual.pixels):
+            return self.see_nothing(visual)
         self.require_one_size(visual)
         seen = [
             each(replace(visual, pixels=resized(visual.pixels, each.image_size), sizes=None)) for each in self.stack()

@@ -52,8 +52,8 @@ class TimmEncoder(VisionEncoder):
         size = {} if image_size is None or settings.fixed_input_size is False else {"img_size": image_size}
         self.model = timm.create_model(
             name,
-            pretrained=is_pretrained and not builds_without_weights(),
-            checkpoint_path="" if checkpoint is None or builds_without_weights() else checkpoint,
+            pretrained=(is_pretrained or checkpoint is not None) and not builds_without_weights(),
+            pretrained_cfg_overlay=None if checkpoint is None else {"file": checkpoint},  # resizes positions to `size`
             num_classes=0,
             **size,
         ).to({"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
@@ -74,9 +74,12 @@ class TimmEncoder(VisionEncoder):
         side = self.image_size // self.model.patch_embed.patch_size[0]
         self.patches_per_tile = side**2 + int(self.keep_class_token)
 
-    def _take_convolutional(self, name: str, tap: Tap) -> None:
+    def _take_convolutional(self, model_name: str, tap: Tap) -> None:
         if tap != -1 or self.keep_class_token:
-            raise ValueError(f"{name} is no vision transformer: it needs tap=-1 and keep_class_token=false.")
+            raise ValueError(f"{model_name} is no vision transformer: it needs tap=-1 and keep_class_token=false.")
+        for name in ("head", "fc", "classifier"):  # pools, and norms what is pooled; the map is read before
+            if isinstance(getattr(self.model, name, None), torch.nn.Module):
+                setattr(self.model, name, torch.nn.Identity())
         self._axes = AXES[getattr(self.model, "output_fmt", "NCHW")]
         self.patches_per_tile = math.ceil(self.image_size / self.model.feature_info[-1]["reduction"]) ** 2
 
@@ -94,10 +97,10 @@ class TimmEncoder(VisionEncoder):
             stop_early=True,
             output_fmt="NLC",
             intermediates_only=True,
-            return_prefix_tokens=True,
+            return_prefix_tokens=self.keep_class_token,  # some models have none
         )
         states = {}
-        for layer, (patches, prefix) in zip(layers, read, strict=True):
-            tokens = torch.cat([prefix[:, :1], patches], dim=1) if self.keep_class_token else patches
+        for layer, found in zip(layers, read, strict=True):
+            tokens = torch.cat([found[1][:, :1], found[0]], dim=1) if self.keep_class_token else found
             states[layer] = self.model.norm(tokens) if layer == self.taps.depth else tokens
         return self.taps.join(states)

@@ -109,6 +109,15 @@ class VisionTransformer(VisionEncoder):
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
+    def resize(self, image_size: int) -> None:
+        """Take tiles of another size from now on; positions are interpolated.  Of the same size: nothing changes."""
+        if image_size % self.patch_size:
+            raise ValueError(f"image_size {image_size} must be a multiple of patch_size {self.patch_size}.")
+        side = image_size // self.patch_size
+        self.positions = self.positions.resized((side, side))
+        self.image_size = image_size
+        self.patches_per_tile = side**2 + int(self.keep_class_token)
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass; also in eval mode, there is no dropout."""
         self._checkpoints = True

@@ -67,8 +67,13 @@ def save_pretrained(encoder: VisionTransformer, folder: str | Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
 
 
-def pretrained(source: str, tap: Tap = -1, keep_class_token: bool = True) -> VisionTransformer:
-    """The encoder that `save_pretrained`, or transformers with a ViTModel, wrote into folder `source`."""
+def pretrained(
+    source: str, tap: Tap = -1, keep_class_token: bool = True, image_size: int | None = None
+) -> VisionTransformer:
+    """The encoder that `save_pretrained`, or transformers with a ViTModel, wrote into folder `source`.
+
+    `image_size` is the side of the tiles if not that of pretraining; positions are then interpolated.
+    """
     folder = Path(source)
     if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
         raise ValueError(f"{source}: no config.json and model.safetensors there; give the folder of a saved encoder.")
@@ -93,6 +98,8 @@ def pretrained(source: str, tap: Tap = -1, keep_class_token: bool = True) -> Vis
         _set_normalisation(encoder, json.loads(preprocessor.read_text()))
     if encoder.class_token.device.type != "meta":
         _load(encoder, load_file(folder / "model.safetensors"), source)
+    if image_size is not None:
+        encoder.resize(image_size)
     return encoder
 
 

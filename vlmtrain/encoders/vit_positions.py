@@ -7,8 +7,10 @@ also takes the fastest attention kernels away.  1-D is the cheapest in time and 
 """
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -32,6 +34,10 @@ class Positions(nn.Module, ABC):
         """Tokens [N, 1 + P, W] -> the same with what is known of their places added."""
 
     @abstractmethod
+    def resized(self, grid: Grid) -> "Positions":
+        """Positions of the same kind for another grid that mean the same places; `self` where the grid is the same."""
+
+    @abstractmethod
     def attention_bias(self, layer: int, grid: Grid) -> Tensor | None:
         """What layer `layer` adds to its attention scores, [heads, 1 + P, 1 + P], or None for nothing."""
 
@@ -42,6 +48,18 @@ class Absolute(Positions):
     @abstractmethod
     def table(self) -> Tensor:
         """[1 + P, W]"""
+
+    def resized(self, grid: Grid) -> Positions:
+        if grid == self.grid:
+            return self
+        other = type(self)(grid, self.width, self.depth, self.num_heads)
+        with torch.no_grad():
+            self.interpolate_into(other)
+        return other
+
+    @abstractmethod
+    def interpolate_into(self, other: Self) -> None:
+        """Fill the tables of `other`, which knows another grid, with the values between ours."""
 
     def add(self, tokens: Tensor, grid: Grid) -> Tensor:
         if grid != self.grid:
@@ -65,6 +83,13 @@ class Learned1D(Absolute):
     def table(self) -> Tensor:
         return self.vectors
 
+    def interpolate_into(self, other: Self) -> None:
+        rows, columns = self.grid
+        picture = rearrange(self.vectors[1:], "(rows columns) w -> 1 w rows columns", rows=rows, columns=columns)
+        larger = F.interpolate(picture, other.grid, mode="bicubic", align_corners=False)  # as transformers has it
+        other.vectors[:1] = self.vectors[:1]
+        other.vectors[1:] = rearrange(larger, "1 w rows columns -> (rows columns) w")
+
 
 class Learned2D(Absolute):
     """The vector of a patch is that of its row plus that of its column (ViT, appendix D.4)."""
@@ -78,6 +103,12 @@ class Learned2D(Absolute):
     def table(self) -> Tensor:
         patches = rearrange(self.rows[:, None] + self.columns[None, :], "rows columns w -> (rows columns) w")
         return torch.cat([self.class_vector, patches])
+
+    def interpolate_into(self, other: Self) -> None:
+        other.class_vector.copy_(self.class_vector)
+        for own, its in ((self.rows, other.rows), (self.columns, other.columns)):
+            line = F.interpolate(own.mT.unsqueeze(0), len(its), mode="linear", align_corners=False)
+            its.copy_(line.squeeze(0).mT)
 
 
 class RelativeBias(Positions):
@@ -103,6 +134,15 @@ class RelativeBias(Positions):
 
     def add(self, tokens: Tensor, grid: Grid) -> Tensor:
         return tokens
+
+    def resized(self, grid: Grid) -> Positions:
+        """A smaller grid needs nothing; a larger one has offsets of which nothing was learned."""
+        if any(extent > known for extent, known in zip(self.extents(grid), self.extents(self.grid), strict=True)):
+            raise ValueError(
+                f"{type(self).__name__} knows offsets within a {self.grid[0]}x{self.grid[1]} grid of patches and "
+                f"cannot grow to {grid[0]}x{grid[1]}; use a smaller image_size, or Learned1D or Learned2D."
+            )
+        return self
 
     def attention_bias(self, layer: int, grid: Grid) -> Tensor | None:
         extents, known = self.extents(grid), self.extents(self.grid)

@@ -16,7 +16,7 @@ def share_canvas(blocks: Sequence[Tensor], sizes: Sequence[Size]) -> tuple[Tenso
     height = max((block.shape[-2] for block in blocks if len(block)), default=1)
     width = max((block.shape[-1] for block in blocks if len(block)), default=1)
     if not sizes:
-        return torch.empty(0, 3, 1, 1, dtype=torch.uint8), None
+        return next(iter(blocks), torch.empty(0, 3, 1, 1, dtype=torch.uint8)), None
     padded = [
         torch.nn.functional.pad(block, (0, width - block.shape[-1], 0, height - block.shape[-2]))
         for block in blocks
