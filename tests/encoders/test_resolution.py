@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -95,6 +94,8 @@ def test_models_of_transformers_interpolate_as_they_do_by_themselves(kind: str, 
 
 
 def test_models_of_timm_interpolate_as_they_do_by_themselves(tmp_path: Path) -> None:
+    import timm  # after vlmtrain, which mends the import of torchvision
+
     torch.manual_seed(0)
     dynamic = timm.create_model("test_vit", dynamic_img_size=True, num_classes=0).eval()
     save_file(dynamic.state_dict(), tmp_path / "model.safetensors")

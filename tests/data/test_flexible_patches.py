@@ -1,0 +1,94 @@
+"""T33: a grid of patches under a budget that keeps the proportions of the image."""
+
+import io
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlmtrain.data.collate import Collator, Prepared
+from vlmtrain.data.flexible_patches import FlexiblePatches, naflex_grid, pix2struct_grid, resize_to_grid
+from vlmtrain.layout import Text, Visual
+
+SIDES, BUDGETS = st.integers(1, 3000), st.integers(1, 300)
+
+
+@given(SIDES, SIDES, BUDGETS)
+def test_t33_the_grid_keeps_to_the_budget_and_to_the_proportions(height: int, width: int, budget: int) -> None:
+    """Rows and columns are those of the exact scaling, each rounded down: no grid of this many is closer."""
+    rows, columns = pix2struct_grid(height, width, 16, budget)
+    assert 1 <= rows * columns <= budget
+    exact_rows, exact_columns = (budget * height / width) ** 0.5, (budget * width / height) ** 0.5
+    for count, exact in ((rows, exact_rows), (columns, exact_columns)):
+        assert count == min(budget, max(1, int(exact + 1e-9))) or abs(count - exact) < 1e-6
+    if min(exact_rows, exact_columns) >= 1:  # else the image is too narrow for its proportions to be kept
+        assert rows <= exact_rows + 1e-6 and columns <= exact_columns + 1e-6
+        assert rows + 1 > exact_rows - 1e-6 and columns + 1 > exact_columns - 1e-6
+
+
+@given(SIDES, SIDES, BUDGETS)
+def test_t33_the_grid_is_that_of_transformers(height: int, width: int, budget: int) -> None:
+    from transformers.image_utils import SizeDict
+    from transformers.models.pix2struct.image_processing_pix2struct import Pix2StructImageProcessor
+
+    seen: list[SizeDict] = []
+
+    class Watching(Pix2StructImageProcessor):
+        def resize(self, image: torch.Tensor, size: SizeDict, **options: object) -> torch.Tensor:
+            seen.append(size)
+            return torch.zeros(*image.shape[:2], size.height, size.width)
+
+    Watching().extract_flattened_patches(torch.zeros(1, 1, height, width), budget, SizeDict(height=2, width=2))
+    rows, columns = pix2struct_grid(height, width, 2, budget)
+    assert (seen[0].height, seen[0].width) == (2 * rows, 2 * columns)
+
+
+@given(st.integers(8, 1500), st.integers(8, 1500), st.integers(1, 300))
+def test_naflex_grids_are_those_of_transformers(height: int, width: int, budget: int) -> None:
+    from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
+
+    rows, columns = naflex_grid(height, width, 16, budget)
+    assert 1 <= rows * columns <= budget
+    theirs = get_image_size_for_max_num_patches(height, width, 16, budget)
+    their_rows, their_columns = theirs[0] // 16, theirs[1] // 16
+    assert (rows, columns) == (their_rows, their_columns) or rows * columns >= their_rows * their_columns
+
+
+def jpeg(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 60)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 4000), (4000, 1), (300, 200), (64, 64)])
+def test_images_become_whole_patches(height: int, width: int) -> None:
+    pixels = FlexiblePatches(16, 24)(jpeg(height, width))
+    rows, columns = pix2struct_grid(height, width, 16, 24)
+    assert pixels.shape == (3, 16 * rows, 16 * columns) and pixels.dtype == torch.uint8
+    assert (pixels == torch.tensor([200, 30, 60]).view(3, 1, 1)).all()
+
+
+def test_an_image_that_fits_stays_as_it_is() -> None:
+    pixels = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    assert torch.equal(resize_to_grid(pixels, 16, 24), pixels)
+
+
+def test_the_collator_puts_tiles_of_different_size_on_one_canvas() -> None:
+    class NoText:
+        def write(self, samples: list[object], placeholders: object) -> None:
+            return None
+
+    collator = Collator(NoText(), lambda tiles: 1)  # type: ignore[arg-type]
+    tiles = [torch.full((1, 3, *size), 9, dtype=torch.uint8) for size in ((32, 16), (16, 48))]
+    samples = [Prepared("a", [Visual(), Text("x")], tiles[:1]), Prepared("b", [Visual(), Text("x")], tiles[1:])]
+    visual = collator(samples).visual
+    assert visual.pixels.shape == (2, 3, 32, 48) and visual.sizes == [(32, 16), (16, 48)]
+    assert visual.pixels.sum() == 9 * 3 * (32 * 16 + 16 * 48)
+    assert collator(samples[:1]).visual.sizes is None
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_patches=0"):
+        FlexiblePatches(16, 0)
