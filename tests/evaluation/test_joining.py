@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,3 +51,22 @@ def test_swapping_moves_every_image_by_one_sample(sample, num_samples):
 def test_samples_that_take_different_room_cannot_be_swapped():
     with pytest.raises(ValueError, match=r"\[\(1,\), \(2,\)\] tiles per sample"):
         swap_images(make_batch([[1], [2]], 1, 0).visual)
+
+
+def test_sizes_and_prompts_go_along():
+    """Tiles of different size share the larger canvas; the prompts of a connector are rows like any other."""
+    batches = []
+    for height, width, length in ((2, 4, 3), (3, 1, 5)):
+        made = make_batch([[1], [1]], length, 10 * height)
+        pixels = torch.full((2, 3, height, width), height, dtype=torch.uint8)
+        text = replace(made.text, instruction=make_batch([[1], [1]], length + 1, 100 * height).text)
+        batches.append(replace(made, visual=replace(made.visual, pixels=pixels), text=text))
+    joined = join_batches(batches)
+    assert joined.visual.pixels.shape == (4, 3, 3, 4) and joined.visual.sizes == [(2, 4), (2, 4), (3, 1), (3, 1)]
+    assert joined.visual.pixels.sum() == 2 * (2 * 24) + 3 * (2 * 9)
+    assert joined.text.instruction.input_ids.shape == (4, 6)
+    back = take_rows(joined, 2, 4)
+    assert back.visual.sizes == [(3, 1), (3, 1)]
+    assert torch.equal(back.text.instruction.input_ids, batches[1].text.instruction.input_ids)
+    mixed = replace(joined.visual, sizes=[(2, 4), (3, 1), (1, 1), (2, 2)])
+    assert swap_images(mixed)[0].sizes == [(2, 2), (2, 4), (3, 1), (1, 1)]

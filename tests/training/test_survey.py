@@ -1,5 +1,7 @@
 """Gathering a global batch from micro-batches whose texts are of different lengths."""
 
+from dataclasses import replace
+
 import torch
 from training_toy import toy_batch
 
@@ -19,3 +21,17 @@ def test_texts_are_padded_alike_and_stand_in_sample_order() -> None:
     assert everyone.text.targets is not None and torch.equal(everyone.text.targets, whole.text.targets)
     assert everyone.text.targets[0, 1] == IGNORED_TARGET
     assert everyone.text.supervised == whole.text.supervised and everyone.text.attention_mask.dtype == torch.bool
+
+
+def test_prompts_of_a_connector_are_gathered_like_any_rows() -> None:
+    cuts = [toy_batch([0, 1], 0).text, toy_batch([3, 4], 0).text]
+    told = [
+        replace(text, instruction=replace(other, targets=None))
+        for text, other in zip(cuts, reversed(cuts), strict=True)
+    ]
+    names = [{"text": torch.arange(2.0)} for _ in range(2)]
+    everyone = gather_everyone(build_accelerator("fp32"), names, told)
+    whole = toy_batch([3, 4, 0, 1], 0).text
+    assert everyone.text.instruction is not None and everyone.text.instruction.targets is None
+    assert torch.equal(everyone.text.instruction.input_ids, whole.input_ids)
+    assert torch.equal(everyone.text.instruction.attention_mask, whole.attention_mask)
