@@ -16,7 +16,14 @@ from vlmtrain.fusions.base import Fusion
 
 CONNECTORS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "model" / "connector").glob("*.yaml"))
 ENCODER_WIDTH, PATCHES, LANGUAGE_WIDTH = 12, 17, 20
-FIXED_LENGTH = ["conv_abstractor", "perceiver", "perceiver_idefics2", "qformer", "transformer_mapper"]
+FIXED_LENGTH = [
+    "conv_abstractor",
+    "instructed_qformer",
+    "perceiver",
+    "perceiver_idefics2",
+    "qformer",
+    "transformer_mapper",
+]
 
 
 @functools.cache

@@ -47,7 +47,9 @@ def test_t33_the_grid_is_that_of_transformers(height: int, width: int, budget: i
     assert (seen[0].height, seen[0].width) == (2 * rows, 2 * columns)
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)  # theirs searches to 1e-5 of a scale, so that a tie may fall either way
+@settings(
+    derandomize=True, max_examples=300, deadline=None
+)  # theirs searches to 1e-5 of a scale, so that a tie may fall either way
 @given(st.integers(8, 1500), st.integers(8, 1500), BUDGETS)
 def test_naflex_grids_are_those_of_transformers(height: int, width: int, budget: int) -> None:
     from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
