@@ -120,7 +120,7 @@ def test_checkpointing_and_low_precision_change_nothing_that_matters() -> None:
 
 def worst_gradient(encoder: FlexibleEncoder, theirs: torch.nn.Module) -> float:
     own, its = dict(encoder.model.named_parameters()), dict(theirs.named_parameters())
-    assert own.keys() <= its.keys()
+    assert own.keys() <= its.keys() and max(float(its[name].grad.abs().max()) for name in own) > 0.05
     return max(float((own[name].grad - its[name].grad).abs().max()) for name in own)
 
 
@@ -144,7 +144,7 @@ def test_t33_pix2struct_is_that_of_transformers(tmp_path: Path) -> None:
     wanted = whole.encoder(**given_patches).last_hidden_state
     for index in range(len(shapes)):
         assert (real(features, index) - wanted[index][given_patches["attention_mask"][index].bool()]).abs().max() < 1e-5
-    weights = torch.randn_like(wanted) / 1000
+    weights = torch.randn_like(wanted)
     (features.patches * weights).sum().backward()
     (wanted * weights).sum().backward()
     assert worst_gradient(ours, whole.encoder) < 1e-5
@@ -190,7 +190,7 @@ def test_naflex_is_that_of_transformers(tmp_path: Path) -> None:
     mask = given_patches["pixel_attention_mask"].bool()
     assert features.patch_mask is not None and torch.equal(features.patch_mask, mask[:, : features.patch_mask.shape[1]])
     assert (features.patches[features.patch_mask] - wanted[mask]).abs().max() < 1e-5
-    weights = torch.randn_like(wanted[mask]) / 1000
+    weights = torch.randn_like(wanted[mask])
     (features.patches[features.patch_mask] * weights).sum().backward()
     (wanted[mask] * weights).sum().backward()
     assert worst_gradient(ours, whole.vision_model) < 1e-5

@@ -50,8 +50,10 @@ def test_another_size_is_interpolated_as_transformers_does(size: int, tmp_path: 
     found = ours(visual).patches
     assert found.shape == (2, ours.patches_per_tile, 24) and ours.image_size == size
     assert (found - wanted).abs().max() < 1e-5
-    (found.sum() / 100).backward()
-    (wanted.sum() / 100).backward()
+    weights = torch.randn_like(found) / 10
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    assert ours.patch_projection.weight.grad.abs().max() > 0.05  # else 1e-5 would say nothing
     gradient = ours.patch_projection.weight.grad
     assert (gradient - theirs.embeddings.patch_embeddings.projection.weight.grad).abs().max() < 1e-5
 
