@@ -50,14 +50,11 @@ class Collator:
 
     def _batch(self, samples: list[Prepared], text: TextBatch) -> Batch:
         items = [item for sample in samples for item in sample.items]
-        pixels = torch.cat(items) if items else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-        visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples])
+        pixels, sizes = share_canvas(items, [(item.shape[-2], item.shape[-1]) for item in items for _ in item])
+        visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples], sizes)
         weights = [sample.weight for sample in samples]
         keys = [sample.key for sample in samples]
         return Batch(visual, text, sample_ids=keys, weights=weights if any(each != 1.0 for each in weights) else [])
-        pixels, sizes = share_canvas(items, [(item.shape[-2], item.shape[-1]) for item in items for _ in item])
-        visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples], sizes)
-        return Batch(visual, text, sample_ids=[sample.key for sample in samples])
 
 
 def num_items(parts: list[Part]) -> int:

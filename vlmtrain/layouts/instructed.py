@@ -24,6 +24,7 @@ class InstructedLayout(Layout):
 
     def __init__(self, inner: Layout, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
         self.inner = inner
+        self.tokenizer = inner.tokenizer
         self.prompts = PairLayout(tokenizer, max_tokens)
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
