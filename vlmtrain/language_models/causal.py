@@ -7,8 +7,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from vlmtrain.batch import IGNORED_TARGET, TargetStates
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.heads import check_head, decoder_states, logit_head
-from vlmtrain.language_models.loading import Precision, load_causal
-from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.language_models.loading import Precision, load_causal, refuse_encoder_decoder
+from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.causal import CausalLayout
 from vlmtrain.nn.autocast import in_own_precision
@@ -65,15 +65,13 @@ class CausalLanguageModel(LanguageModel):
     def _take(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int, terminator: str | None
     ) -> None:
+        refuse_encoder_decoder(model.config)
         self.model = model
         self.width = model.get_input_embeddings().embedding_dim
         self._checkpoints = False
         self._layout = None if tokenizer is None else CausalLayout(tokenizer, max_tokens, terminator)
-        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            raise ValueError(
-                f"The tokenizer has {len(tokenizer)} tokens, the language model "
-                f"{model.get_input_embeddings().num_embeddings}; use the tokenizer it was trained with."
-            )
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, model)
         # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
         self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
         if model.get_input_embeddings().weight.device.type != "meta":
