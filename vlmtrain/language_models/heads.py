@@ -1,5 +1,6 @@
 """The head of a causal language model as a function of the states it reads, and the proof that it is that."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from vlmtrain.language_models.probes import random_tokens
+
 
 def logit_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     """States [s, D] -> logits [s, vocabulary], with what the model's class does to its logits after the projection.
 
-    Soft caps (Gemma 2), scales (Cohere multiplies, Granite divides), tied weights and biases are honoured.
+    Soft caps (Gemma 2), scales (Cohere and Falcon-H1 multiply, Granite divides), tied weights and biases are honoured.
     """
     project: nn.Module = model.get_output_embeddings()
     config = model.config.get_text_config(decoder=True)
     cap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None) or 1.0
+    scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
     scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
 
     def head(states: Tensor) -> Tensor:
@@ -28,13 +31,22 @@ def logit_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     return head
 
 
-def decoder_states(model: PreTrainedModel, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
-    """[B, T, D], [B, T] -> states as the head reads them, [B, T, head width]."""
+def decoder_states(
+    model: PreTrainedModel, embeddings: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None
+) -> Tensor:
+    """[B, T, D], [B, T] (or [B, 1, T, T] to be added to scores), [B, T] -> states as the head reads them, [B, T, D]."""
     backbone = model.base_model
     if backbone is model:
         raise ValueError(f"{type(model).__name__} has no backbone apart from its head.")
-    output = backbone(inputs_embeds=embeddings, attention_mask=attention_mask.long(), use_cache=False)
+    takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
+    options = {"position_ids": position_ids} if takes_positions else {}
+    output = backbone(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False, **options)
     return output.last_hidden_state
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """[B, T] -> how many tokens stand before each; some models would count padding on the left as well."""
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def seq2seq_states(model: PreTrainedModel, embeddings: Tensor, attention_mask: Tensor, decoder_ids: Tensor) -> Tensor:
@@ -66,7 +78,7 @@ def seq2seq_head(model: PreTrainedModel, shrinks: bool) -> Callable[[Tensor], Te
 def check_head(model: PreTrainedModel, head: Callable[[Tensor], Tensor]) -> None:
     """ValueError where head(states) is not what the model itself gives, tried on three tokens."""
     with _in_eval_mode(model):
-        ids = _three_tokens(model)
+        ids = random_tokens(model, 1, 3)
         embeddings, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
         wanted = model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).logits
         made = head(decoder_states(model, embeddings, mask))
@@ -81,7 +93,7 @@ def shrinks_states(model: PreTrainedModel) -> bool:
     Found by trying: what config files say of tied heads is rewritten by some classes and not by others.
     """
     with _in_eval_mode(model):
-        ids = _three_tokens(model)
+        ids = random_tokens(model, 1, 3)
         embeddings, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
         wanted = model(inputs_embeds=embeddings, attention_mask=mask, decoder_input_ids=ids, use_cache=False).logits
         states = seq2seq_states(model, embeddings, mask, ids)
@@ -89,12 +101,6 @@ def shrinks_states(model: PreTrainedModel) -> bool:
         if _agree(model, seq2seq_head(model, shrinks)(states), wanted):
             return shrinks
     raise _unknown_head(model)
-
-
-def _three_tokens(model: PreTrainedModel) -> Tensor:
-    weight = model.get_input_embeddings().weight
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, weight.shape[0], (1, 3), generator=generator).to(weight.device)
 
 
 @contextmanager
