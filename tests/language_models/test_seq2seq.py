@@ -197,9 +197,8 @@ def test_t5_folders_load_with_the_head_they_were_saved_with(tmp_path: Path, byte
 
 def test_paper_sizes_are_counted_on_the_meta_device_without_a_hub() -> None:
     with torch.device("meta"):
-        language_model = Seq2SeqLanguageModel("google-t5/t5-base", architecture={
-            "model_type": "t5", "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "decoder_start_token_id": 0,
-        })  # fmt: skip
+        sizes = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12, "decoder_start_token_id": 0}
+        language_model = Seq2SeqLanguageModel("google-t5/t5-base", architecture={"model_type": "t5", **sizes})
     assert sum(parameter.numel() for parameter in language_model.parameters()) == 222_903_552
     with pytest.raises(ValueError, match="tokenizer"):
         language_model.layout()

@@ -53,7 +53,9 @@ def _prompt_seeing_itself(model: PreTrainedModel, generating: AbstractContextMan
         embeddings, mask = options.get("inputs_embeds"), options.get("attention_mask")
         if embeddings is None:
             return arguments, options
-        assert mask is not None and mask.ndim == 2, "generate always gives its first step the mask of its rows"
+        if mask is None:  # what generate makes of a mask without padding
+            mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+        assert mask.ndim == 2, "a mask that generate made itself would be replaced unseen"
         _check_window(model, embeddings.shape[1])
         both_ways = prefix_mask(mask, torch.ones_like(mask, dtype=torch.bool), embeddings.dtype)
         return arguments, {**options, "attention_mask": both_ways, "position_ids": positions(mask)}

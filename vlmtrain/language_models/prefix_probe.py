@@ -83,5 +83,5 @@ def _first(output: object) -> Tensor:
 def _refusal(model: PreTrainedModel, reason: str) -> ValueError:
     return ValueError(
         f"{type(model).__name__} cannot read a prefix both ways: {reason}.  Choose a model whose layers are all plain "
-        "attention (Llama, Qwen, Gemma...), or read it causally with vlmtrain.language_models.causal.CausalLanguageModel."
+        "attention (Llama, Qwen, Gemma...), or read it one way: vlmtrain.language_models.causal.CausalLanguageModel."
     )

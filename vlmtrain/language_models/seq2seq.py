@@ -82,7 +82,9 @@ class Seq2SeqLanguageModel(LanguageModel):
         if tokenizer is not None:
             check_vocabulary(tokenizer, model)
         # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
-        self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
+        self.model.generation_config = GenerationConfig(
+            do_sample=False, num_beams=1, decoder_start_token_id=self._start_id
+        )
         has_weights = model.get_input_embeddings().weight.device.type != "meta"
         self._shrinks_states = has_weights and shrinks_states(model)
 
@@ -120,7 +122,6 @@ class Seq2SeqLanguageModel(LanguageModel):
                 attention_mask=attention_mask.long(),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                decoder_start_token_id=self._start_id,
                 eos_token_id=layout.stop_ids,
                 pad_token_id=layout.pad_id,
             )
