@@ -9,9 +9,13 @@ from torch import Tensor
 
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.causal import CausalLanguageModel
+from vlmtrain.language_models.new_tokens import with_new_tokens
 from vlmtrain.language_models.seq2seq import Seq2SeqLanguageModel
+from vlmtrain.language_models.soft_prompt import with_soft_prompt
 from vlmtrain.layout import Part, Text
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
+from vlmtrain.nn.adapters import adapter_names
+from vlmtrain.nn.lora import with_lora
 
 VOCABULARY = 320
 T5 = {
@@ -227,6 +231,40 @@ def test_misuse_is_named(byte_tokenizer: str) -> None:
         Seq2SeqLanguageModel(architecture={**T5, "decoder_start_token_id": None})
     with pytest.raises(ValueError, match="tokens"):
         Seq2SeqLanguageModel(architecture={**T5, "vocab_size": 10}, tokenizer=byte_tokenizer)
+
+
+@pytest.mark.parametrize("name", ["t5", "flan_t5", "bart"])
+def test_new_tokens_and_soft_prompts_train_alone_and_leave_old_tokens_as_they_were(
+    byte_tokenizer: str, name: str
+) -> None:
+    language_model = make(name, byte_tokenizer, louder=3).requires_grad_(False)
+    ids, mask = torch.arange(5, 12).unsqueeze(0), torch.ones(1, 7, dtype=torch.bool)
+    before = language_model.logits(language_model.embed(ids), mask, ids)
+    with_new_tokens(language_model, read=["<image>"], written=["<box>"])
+    after = language_model.logits(language_model.embed(ids), mask, ids)
+    old = [token for token in range(VOCABULARY) if token != language_model.layout().tokenizer.vocab["<box>"]]
+    torch.testing.assert_close(after[..., old], before[..., old])
+    text = language_model.layout().write([[Text("<image> what?", False), Text(" red<box>")]], lambda tiles: 0)
+    found = language_model.target_states(language_model.embed(text.input_ids), text.attention_mask, text.targets)
+    F.cross_entropy(found.head(found.states), found.targets).backward()
+    trained = {label for label, parameter in language_model.named_parameters() if parameter.grad is not None}
+    assert trained and trained <= adapter_names(language_model)
+    again = make(name, byte_tokenizer)
+    with_soft_prompt(again, 3)
+    prompts = again.layout().write_prompts([[Text("a", False)], [Text("what is red", False)]], lambda tiles: 0)
+    assert prompts.input_ids[:, :3].tolist() == [again.layout().opening] * 2
+    assert again.generate(again.embed(prompts.input_ids), prompts.attention_mask, 2).shape[0] == 2
+
+
+def test_lora_begins_as_nothing(byte_tokenizer: str) -> None:
+    pytest.importorskip("peft")
+    language_model = make("flan_t5", byte_tokenizer).requires_grad_(False)
+    embeddings, mask, targets = rows(32)
+    before = language_model.logits(embeddings, mask, targets)
+    with_lora(language_model)
+    assert torch.equal(language_model.logits(embeddings, mask, targets), before)
+    assert any("encoder" in name for name in adapter_names(language_model))
+    assert any("decoder" in name for name in adapter_names(language_model))
 
 
 def test_a_head_that_is_not_understood_is_refused() -> None:

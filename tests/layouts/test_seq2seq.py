@@ -70,6 +70,7 @@ def test_t34_the_encoder_reads_images_and_text_and_the_decoder_has_the_rest(
     assert text.input_ids.shape == text.attention_mask.shape == text.visual_mask.shape
     assert int((text.targets != IGNORED_TARGET).sum()) == text.supervised
     assert int(text.visual_mask.sum()) == text.placeholders == sum(2 * (1 + tiles) for *_, tiles in drawn if tiles)
+    assert text.supervised_per_sample == (text.targets != IGNORED_TARGET).sum(1).tolist()
     for row, (prompt, answer, tiles) in enumerate(drawn):
         num_images = 2 * (1 + tiles) if tiles else 0
         num_words = len(rows.tokenizer.encode(prompt, add_special_tokens=False)) + 1

@@ -67,6 +67,7 @@ class Seq2SeqLayout(Layout):
             input_batch([pair.row for pair in pairs], self.pad_id),
             targets=torch.tensor(targets),
             supervised=sum(len(pair.targets) for pair in pairs),
+            supervised_per_sample=[len(pair.targets) for pair in pairs],
         )
 
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
@@ -79,6 +80,7 @@ class Seq2SeqLayout(Layout):
 
     def _row(self, parts: list[Part], ids: dict[str, list[int]], placeholders: Callable[[int], int]) -> Row:
         row, room, begun = Row(), self.max_tokens, False
+        row.extend(list(self.opening))
         for part in parts:
             if isinstance(part, Visual):
                 row.extend([self.pad_id] * placeholders(part.tiles), visual=True)

@@ -51,8 +51,13 @@ def training_batch(rows: list[Row], pad_id: int) -> TextBatch:
             for token, supervised in zip(row.ids[1:], row.supervised[1:], strict=True)
         ]
         targets.append(shifted + [IGNORED_TARGET] * (length - len(shifted)))
-    supervised = sum(row.num_targets() for row in rows)
-    return replace(input_batch(rows, pad_id), targets=torch.tensor(targets), supervised=supervised)
+    counts = [row.num_targets() for row in rows]
+    return replace(
+        input_batch(rows, pad_id),
+        targets=torch.tensor(targets),
+        supervised=sum(counts),
+        supervised_per_sample=counts,
+    )
 
 
 def input_batch(rows: list[Row], pad_id: int) -> TextBatch:
@@ -64,7 +69,6 @@ def input_batch(rows: list[Row], pad_id: int) -> TextBatch:
         visual_mask=torch.tensor([row.visual + [False] * (length - len(row.ids)) for row in rows]),
         placeholders=sum(sum(row.visual) for row in rows),
         truncated=sum(row.truncated for row in rows),
-        supervised_per_sample=[row.num_targets() for row in rows],
     )
 
 
