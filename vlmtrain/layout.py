@@ -50,7 +50,7 @@ class Layout(ABC):
 
     @abstractmethod
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
-        """Rows to be continued: no targets, padded on the left."""
+        """Rows to be continued: no targets, padded on the side that continuing asks for (decoders: the left)."""
 
     @abstractmethod
     def read(self, token_ids: list[int]) -> str:

@@ -1,4 +1,5 @@
-"""BLIP-2 stage 2 against transformers' Blip2ForConditionalGeneration: fp32, the same weights, at most 1e-5 apart."""
+"""BLIP-2 stage 2, with OPT and with T5, against transformers' Blip2ForConditionalGeneration: fp32, the same weights, at
+most 1e-5 apart."""
 
 from functools import partial
 
@@ -12,6 +13,7 @@ from vlmtrain.connectors.qformer import QFormerConnector
 from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.fusions.interleave import Interleave
 from vlmtrain.language_models.causal import CausalLanguageModel
+from vlmtrain.language_models.seq2seq import Seq2SeqLanguageModel
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Text, Visual
 from vlmtrain.models.vision_language_model import VisionLanguageModel, assemble
@@ -41,10 +43,25 @@ OPT = {
     "eos_token_id": 2,
     "pad_token_id": 1,
 }
+T5 = {
+    "model_type": "t5",
+    "d_model": LANGUAGE,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "vocab_size": VOCABULARY,
+    "decoder_start_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+}
 
 
-@pytest.fixture
-def theirs() -> nn.Module:
+@pytest.fixture(params=[OPT, T5], ids=["opt", "t5"])
+def theirs(request: pytest.FixtureRequest) -> nn.Module:
     from transformers import Blip2Config, Blip2ForConditionalGeneration
 
     torch.manual_seed(0)
@@ -60,7 +77,7 @@ def theirs() -> nn.Module:
     config = Blip2Config(
         vision_config=VISION,
         qformer_config=qformer,
-        text_config=OPT,
+        text_config=request.param,
         num_query_tokens=QUERIES,
         image_token_index=IMAGE_TOKEN,
     )
@@ -76,9 +93,8 @@ def theirs() -> nn.Module:
 
 @pytest.fixture
 def ours(theirs: nn.Module, byte_tokenizer: str) -> VisionLanguageModel:
-    language_model = CausalLanguageModel.from_model(
-        theirs.language_model, load_tokenizer(byte_tokenizer), max_tokens=60
-    )
+    kind = Seq2SeqLanguageModel if theirs.config.text_config.is_encoder_decoder else CausalLanguageModel
+    language_model = kind.from_model(theirs.language_model, load_tokenizer(byte_tokenizer), max_tokens=60)
     # the last block of three is not built: what comes out is the second one's output, without a norm
     encoder = VisionTransformer(32, 8, ENCODER, 3, 4, tap=-2)
     qformer = partial(QFormer, width=WIDTH, num_queries=QUERIES, depth=DEPTH, num_heads=HEADS, feed_forward_width=INNER)
@@ -155,9 +171,11 @@ def batch(model: VisionLanguageModel) -> tuple[VisualBatch, TextBatch, Tensor]:
     return VisualBatch(pixels, [1] * 3, [1] * 3), text, (pixels.float() - 127.5) / 127.5
 
 
-def their_labels(text: TextBatch) -> Tensor:
-    """transformers shifts by itself: the label of a position is its own token."""
+def their_labels(theirs: nn.Module, text: TextBatch) -> Tensor:
+    """For a decoder transformers shifts by itself: the label of a position is its own token."""
     assert text.targets is not None
+    if theirs.config.text_config.is_encoder_decoder:
+        return text.targets
     return torch.cat([torch.full((len(text.targets), 1), IGNORED_TARGET), text.targets[:, :-1]], 1)
 
 
@@ -175,7 +193,7 @@ def test_t25_loss_and_gradient_of_every_trained_parameter_are_those_of_transform
         pixel_values=pixels,
         input_ids=their_ids(text),
         attention_mask=text.attention_mask.long(),
-        labels=their_labels(text),
+        labels=their_labels(theirs, text),
     ).loss
     assert abs(loss.item() - wanted.item()) < 1e-5
     pairs = connector_pairs(theirs, ours.connector)
@@ -196,10 +214,14 @@ def test_t25_language_states_of_the_whole_row_are_those_of_transformers(
         with ours.fusion.entering(ours.language_model, text, ours.connector(features)) as embeddings:
             logits = ours.language_model.logits(embeddings, text.attention_mask, text.targets)
         wanted = theirs(
-            pixel_values=pixels, input_ids=their_ids(text), attention_mask=text.attention_mask.long()
+            pixel_values=pixels,
+            input_ids=their_ids(text),
+            attention_mask=text.attention_mask.long(),
+            labels=their_labels(theirs, text),
         ).logits
     assert embeddings.shape[1] == text.input_ids.shape[1]
-    kept = text.attention_mask
+    is_encoder_decoder = theirs.config.text_config.is_encoder_decoder
+    kept = text.targets != IGNORED_TARGET if is_encoder_decoder else text.attention_mask
     assert (logits[kept] - wanted[kept]).abs().max() < 1e-5
 
 
@@ -224,5 +246,7 @@ def test_greedy_generation_is_that_of_transformers_token_for_token(
         eos_token_id=layout.stop_ids,
         pad_token_id=layout.pad_id,
     )
-    assert made.tolist() == wanted[:, ids.shape[1] :].tolist()
+    # of an encoder-decoder transformers gives the start token and what was written, else the prompt as well
+    before = 1 if theirs.config.text_config.is_encoder_decoder else ids.shape[1]
+    assert made.tolist() == wanted[:, before:].tolist()
     assert made.shape[1] > 1 and len({tuple(row) for row in made.tolist()}) > 1

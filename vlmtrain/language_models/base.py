@@ -17,7 +17,7 @@ class LanguageModel(nn.Module, ABC):
     @property
     @abstractmethod
     def input_layers(self) -> nn.ModuleList:
-        """The residual blocks that process the T input positions, in order."""
+        """The residual blocks that process the T input positions, in order; of an encoder-decoder the encoder's."""
 
     @abstractmethod
     def layout(self) -> Layout:

@@ -1,14 +1,18 @@
 """Decoder-only language models of transformers behind the LanguageModel seam."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates
 from vlmtrain.language_models.base import LanguageModel
-from vlmtrain.language_models.heads import check_head, decoder_states, logit_head
-from vlmtrain.language_models.loading import Precision, load_causal
-from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.language_models.generation import reading_embeddings
+from vlmtrain.language_models.heads import check_head, decoder_states, logit_head, positions
+from vlmtrain.language_models.loading import Precision, load_causal, refuse_encoder_decoder
+from vlmtrain.language_models.probes import check_generation
+from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.causal import CausalLayout
 from vlmtrain.nn.autocast import in_own_precision
@@ -65,19 +69,18 @@ class CausalLanguageModel(LanguageModel):
     def _take(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int, terminator: str | None
     ) -> None:
+        refuse_encoder_decoder(model.config)
         self.model = model
         self.width = model.get_input_embeddings().embedding_dim
         self._checkpoints = False
         self._layout = None if tokenizer is None else CausalLayout(tokenizer, max_tokens, terminator)
-        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            raise ValueError(
-                f"The tokenizer has {len(tokenizer)} tokens, the language model "
-                f"{model.get_input_embeddings().num_embeddings}; use the tokenizer it was trained with."
-            )
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, model)
         # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
         self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
         if model.get_input_embeddings().weight.device.type != "meta":
             check_head(model, logit_head(model))
+            check_generation(model, self.logits, self._generating())
 
     @property
     def input_layers(self) -> nn.ModuleList:
@@ -92,7 +95,7 @@ class CausalLanguageModel(LanguageModel):
         return self.model.get_input_embeddings()(input_ids)
 
     def target_states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> TargetStates:
-        states = self._states(embeddings, attention_mask)
+        states = self._states(embeddings, attention_mask, targets)
         rows = (targets.flatten() != IGNORED_TARGET).nonzero().squeeze(1)  # one index for both, found once
         return TargetStates(
             states=states.flatten(0, 1).index_select(0, rows),
@@ -101,13 +104,13 @@ class CausalLanguageModel(LanguageModel):
         )
 
     def logits(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
-        return logit_head(self.model)(self._states(embeddings, attention_mask))
+        return logit_head(self.model)(self._states(embeddings, attention_mask, targets))
 
     @torch.no_grad()
     def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
         layout = self.layout()
         assert isinstance(layout, CausalLayout)
-        with in_own_precision(embeddings.device, self._dtype):
+        with in_own_precision(embeddings.device, self._dtype), self._generating():
             return self.model.generate(
                 inputs_embeds=embeddings.to(self._dtype),
                 attention_mask=attention_mask.long(),
@@ -125,6 +128,10 @@ class CausalLanguageModel(LanguageModel):
     def _dtype(self) -> torch.dtype:
         return self.model.get_input_embeddings().weight.dtype
 
-    def _states(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+    def _generating(self) -> AbstractContextManager[None]:
+        """What has to be in force while transformers' `generate` runs."""
+        return reading_embeddings(self.model)
+
+    def _states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
         with in_own_precision(embeddings.device, self._dtype), checkpointed(self.input_layers, self._checkpoints):
-            return decoder_states(self.model, embeddings, attention_mask)
+            return decoder_states(self.model, embeddings, attention_mask.long(), positions(attention_mask))

@@ -1,7 +1,7 @@
 """What layouts share: rows of token ids in the making, and their padding."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -51,15 +51,24 @@ def training_batch(rows: list[Row], pad_id: int) -> TextBatch:
             for token, supervised in zip(row.ids[1:], row.supervised[1:], strict=True)
         ]
         targets.append(shifted + [IGNORED_TARGET] * (length - len(shifted)))
+    counts = [row.num_targets() for row in rows]
+    return replace(
+        input_batch(rows, pad_id),
+        targets=torch.tensor(targets),
+        supervised=sum(counts),
+        supervised_per_sample=counts,
+    )
+
+
+def input_batch(rows: list[Row], pad_id: int) -> TextBatch:
+    """Rows padded on the right, without targets."""
+    length = max((len(row.ids) for row in rows), default=0)
     return TextBatch(
         input_ids=torch.tensor([row.ids + [pad_id] * (length - len(row.ids)) for row in rows]),
         attention_mask=torch.tensor([[True] * len(row.ids) + [False] * (length - len(row.ids)) for row in rows]),
         visual_mask=torch.tensor([row.visual + [False] * (length - len(row.ids)) for row in rows]),
-        targets=torch.tensor(targets),
         placeholders=sum(sum(row.visual) for row in rows),
-        supervised=sum(row.num_targets() for row in rows),
         truncated=sum(row.truncated for row in rows),
-        supervised_per_sample=[row.num_targets() for row in rows],
     )
 
 

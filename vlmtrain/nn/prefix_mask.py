@@ -1,0 +1,23 @@
+"""Who sees whom in a row whose beginning is read both ways (T5, Raffel et al. 2020, section 3.2.1; SimVLM)."""
+
+import torch
+from torch import Tensor
+
+from vlmtrain.batch import IGNORED_TARGET
+
+
+def prefix_of(targets: Tensor) -> Tensor:
+    """[B, T] -> [B, T] bool: up to and with the position of the first supervised target; all where there is none."""
+    is_supervised = (targets != IGNORED_TARGET).long()
+    return is_supervised.cumsum(dim=1) - is_supervised == 0
+
+
+def prefix_mask(attention_mask: Tensor, in_prefix: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, T], [B, T] -> [B, 1, T, T] to be added to attention scores.  Padding sees only itself and is seen by none."""
+    length = attention_mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
+    sees = causal | (in_prefix.unsqueeze(2) & in_prefix.unsqueeze(1))
+    is_real = attention_mask.bool()
+    sees = sees & is_real.unsqueeze(1) & is_real.unsqueeze(2)
+    sees = sees | torch.eye(length, dtype=torch.bool, device=attention_mask.device)
+    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min).unsqueeze(1)
