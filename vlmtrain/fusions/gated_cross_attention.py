@@ -47,6 +47,7 @@ class GatedCrossAttention(BeforeLayersFusion[Reading]):
         super().__init__()
         if every_n_layers < 1:
             raise ValueError(f"every_n_layers {every_n_layers}: give at least 1, a block before every layer.")
+        self.language_width = language_width
         self.every_n_layers = every_n_layers
         self.make_block = partial(block, width=language_width)
         self.blocks = nn.ModuleDict()
@@ -82,6 +83,11 @@ class GatedCrossAttention(BeforeLayersFusion[Reading]):
         name, memory = str(layer), state.memory
         block, samples, rows = self.blocks[name], len(memory.tokens), len(hidden)
         assert rows % samples == 0, f"{rows} rows of text for {samples} samples"
+        if hidden.shape[-1] != self.language_width:
+            raise ValueError(
+                f"This language model's layers are {hidden.shape[-1]} wide and its embeddings {self.language_width} "
+                "(it projects them); gated cross-attention needs both alike.  Choose another language model."
+            )
         # beams of a sample see the same items: they become further positions of one row, and nothing is repeated
         x = rearrange(hidden, "(b beams) t d -> b (beams t) d", b=samples)
         visible = memory.visible_to(hidden.shape[1]).repeat(1, rows // samples, 1)
