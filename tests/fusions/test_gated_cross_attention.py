@@ -72,7 +72,9 @@ def test_t42_holds_for_every_block(block: str) -> None:
     language_model, text = make_language_model("llama"), rows(*MIXED)
     fusion = make_gated(language_model, block=block)
     with torch.no_grad():
-        assert torch.equal(logits_of(language_model, fusion, text, items_of(*MIXED)), plain_logits(language_model, text))
+        assert torch.equal(
+            logits_of(language_model, fusion, text, items_of(*MIXED)), plain_logits(language_model, text)
+        )
 
 
 def test_t42_the_language_model_keeps_its_modules_and_names() -> None:
@@ -141,9 +143,7 @@ def test_t44_blocks_stand_between_layers_and_are_named_after_them(every: int, la
     for name, module in named:
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     logits_of(language_model, fusion, rows("it"), items(1))
-    assert ran == [
-        name for n in range(DEPTH) for name in ([str(n), f"layer {n}"] if n in layers else [f"layer {n}"])
-    ]
+    assert ran == [name for n in range(DEPTH) for name in ([str(n), f"layer {n}"] if n in layers else [f"layer {n}"])]
 
 
 def test_t44_too_few_layers_and_odd_intervals_are_named() -> None:

@@ -10,9 +10,7 @@ from vlmtrain.batch import TextBatch, VisualTokens
 from vlmtrain.fusions.visual_memory import visual_memory
 
 Document = list[int | None]  # an item of so many visual tokens, or None for a token of text
-DOCUMENTS = st.lists(
-    st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=1, max_size=9), min_size=1, max_size=4
-)
+DOCUMENTS = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 4)), min_size=1, max_size=9), min_size=1, max_size=4)
 
 
 def batch_of(documents: list[Document], left: bool) -> tuple[TextBatch, VisualTokens]:
