@@ -11,14 +11,24 @@ from torch import Tensor
 
 from vlmtrain.batch import TextBatch, VisualTokens
 from vlmtrain.fusions.base import Fusion
+from vlmtrain.fusions.deepstack import DeepStack
 from vlmtrain.fusions.interleave import Interleave
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layouts.causal import CausalLayout
 
 NEW, BEAMS, NEVER = 5, 3, 9999
+
+
+def stacking(language_model: CausalLanguageModel) -> Fusion:
+    fusion = DeepStack(language_model.width, 2)
+    fusion.install(language_model)
+    return fusion
+
+
 FUSIONS: dict[str, Callable[[CausalLanguageModel], Fusion]] = {
     "gated": lambda language_model: make_gated(language_model, gates=1.0),
     "interleave": lambda language_model: Interleave(language_model.width),
+    "deepstack": stacking,
 }
 
 
