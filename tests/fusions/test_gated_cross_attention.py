@@ -10,7 +10,6 @@ from fusion_toy import (
     BLOCKS,
     DEPTH,
     KINDS,
-    WIDTH,
     items,
     items_of,
     logits_of,
@@ -22,9 +21,13 @@ from fusion_toy import (
 )
 from torch import Tensor, nn
 
-from vlmtrain.batch import TextBatch, VisualTokens
+from vlmtrain.batch import TextBatch, VisualBatch, VisualTokens
+from vlmtrain.config.build import build
+from vlmtrain.config.compose import compose
 from vlmtrain.fusions.gated_cross_attention import GatedCrossAttention
 from vlmtrain.language_models.causal import CausalLanguageModel
+from vlmtrain.layout import Part, Text, Visual
+from vlmtrain.models.vision_language_model import VisionLanguageModel
 from vlmtrain.training.checkpoint import load_part
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
@@ -315,15 +318,17 @@ def test_gradient_checkpointing_changes_no_gradient(kind: str) -> None:
         torch.testing.assert_close(checkpointed, plain, atol=1e-6, rtol=0)
 
 
+@pytest.mark.filterwarnings("error:Mismatch dtype")
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_blocks_stay_in_full_precision_in_a_language_model_of_low_precision(autocast: bool) -> None:
+def test_blocks_stay_in_full_precision_in_a_language_model_of_low_precision(autocast: bool, block: str) -> None:
     exact_model = make_language_model("llama")
-    exact = loss_of(exact_model, make_gated(exact_model, gates=0.5), items_of(*MIXED))
+    exact = loss_of(exact_model, make_gated(exact_model, block=block, gates=0.5), items_of(*MIXED))
     language_model = make_language_model("llama").to(torch.bfloat16)
-    fusion = make_gated(language_model, gates=0.5)
+    fusion = make_gated(language_model, block=block, gates=0.5)
     seen: list[tuple[torch.dtype, bool]] = []
-    for block in fusion.blocks.values():
-        block.attention.to_query.register_forward_hook(
+    for each in fusion.blocks.values():
+        each.attention.to_query.register_forward_hook(
             lambda _, __, out: seen.append((out.dtype, torch.is_autocast_enabled("cpu")))
         )
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -365,32 +370,44 @@ def test_an_error_inside_leaves_the_language_model_free() -> None:
 # Through the main path ------------------------------------------------------------------------------------------------
 
 
-class Holder(nn.Module):
-    """As a VisionLanguageModel holds them."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.language_model = make_language_model("llama")
-        torch.manual_seed(seed)
-        self.fusion = GatedCrossAttention(WIDTH, BLOCKS["flamingo"], 2)
-        self.fusion.install(self.language_model)
+def built_by_config(seed: int) -> VisionLanguageModel:
+    """On the embedded pretrained OPT, ready to train."""
+    torch.manual_seed(seed)
+    typed = ["model/connector=linear_cross_attention", "model.fusion.every_n_layers=2"]
+    model = build(compose(typed).config["model"])
+    assert isinstance(model, VisionLanguageModel)
+    set_trainability(model, {"encoder": None, "connector": 1.0, "fusion": 1.0, "language_model": None})
+    set_weight_precision(model, "bf16")
+    return model.eval()
 
 
 @pytest.mark.parametrize("gates", [0.0, 0.5])
-def test_t42_saved_and_loaded_it_is_the_same(gates: float, tmp_path: Path) -> None:
+def test_t42_built_saved_and_loaded_by_the_main_path(gates: float, tmp_path: Path) -> None:
     """Trained parts only are saved; the language model comes from where it came from."""
-    first, second = Holder(1), Holder(2)
-    for holder in (first, second):
-        rates = set_trainability(holder, {"fusion": 1.0, "language_model": None})
-        set_weight_precision(holder, "bf16")
+    first, second = built_by_config(1), built_by_config(2)
+    assert isinstance(first.fusion, GatedCrossAttention)
     open_gates(first.fusion, gates)
+    rates = {name: 1.0 for name, parameter in first.named_parameters() if parameter.requires_grad}
     state = TrainingState(first, build_optimizer(first, rates, AdamWChoices()))
     publish(tmp_path / "checkpoint", state.files(Progress()), {})
-    assert not (tmp_path / "checkpoint" / "language_model.safetensors").exists()
-    report = load_part(tmp_path / "checkpoint", "fusion", second.fusion)
-    assert sorted(report.matched) == sorted(first.fusion.state_dict()) and not report.missing
-    text, visual = rows(*MIXED), items_of(*MIXED)
+    assert {path.stem for path in tmp_path.rglob("*.safetensors")} == {"connector", "fusion", "optimizer"}
+    for part in ("connector", "fusion"):
+        report = load_part(tmp_path / "checkpoint", part, second.get_submodule(part))
+        assert report.matched and not report.missing and not report.unexpected
+    samples: list[list[Part]] = [
+        [Text("a picture of", False), Visual(), Text(" a big red star", False), Visual(2), Text(" a ring")],
+        [Text("a small blue ring")],
+    ]
+    text = first.layout().write(samples, first.placeholders_per_item)
+    side = first.encoder.image_size
+    pixels = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    visual = VisualBatch(pixels, [1, 2], [2, 0])
+
+    def logits(model: VisionLanguageModel) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return logits_of(model.language_model, model.fusion, text, model.connector(model.encode(visual)))
+
     with torch.no_grad():
-        wanted = logits_of(first.language_model, first.fusion, text, visual)
-        assert torch.equal(logits_of(second.language_model, second.fusion, text, visual), wanted)
-        assert torch.equal(wanted, plain_logits(second.language_model, text)) == (gates == 0.0)
+        plain = plain_logits(second.language_model, text)
+    assert plain.dtype == torch.bfloat16 and torch.equal(logits(first), logits(second))
+    assert torch.equal(logits(second), plain) == (gates == 0.0)

@@ -5,7 +5,7 @@ from functools import partial
 from torch import nn
 
 from vlmtrain.fusions.gated_block import GatedBlock
-from vlmtrain.nn.cross_attention import CrossAttention
+from vlmtrain.nn.cross_attention import CrossAttention, HeadNorm
 from vlmtrain.nn.swiglu import SwiGLU
 
 
@@ -20,8 +20,8 @@ class IdeficsBlock(GatedBlock):
         feed_forward_factor: float = 2.6875,
         norm_eps: float = 1e-6,
     ) -> None:
-        norm = partial(nn.RMSNorm, eps=norm_eps)
+        norm, head_norm = partial(nn.RMSNorm, eps=norm_eps), partial(HeadNorm, eps=norm_eps)
         super().__init__(
-            CrossAttention(width, num_heads, head_width, num_heads, norm=norm, head_norm=norm),
+            CrossAttention(width, num_heads, head_width, num_heads, norm=norm, head_norm=head_norm),
             nn.Sequential(norm(width), SwiGLU(width, int(feed_forward_factor * width))),
         )

@@ -15,6 +15,14 @@ class Remembered(NamedTuple):
     value: Tensor
 
 
+class HeadNorm(nn.RMSNorm):
+    """RMSNorm in the precision of its weight, also where autocast has lowered what it reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., d]"""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class CrossAttention(nn.Module):
     """Text positions read a memory.  One that may read nothing gets exact zeros: there is no bias to add to them.
 
@@ -24,7 +32,7 @@ class CrossAttention(nn.Module):
         head_width: of each head; heads together need not be as wide as the text.
         num_key_value_heads: fewer than `num_heads` are shared by groups of them (GQA, arXiv:2305.13245).
         norm: makes the norm of the text from `width`; the memory is read as it is.
-        head_norm: makes a norm of queries and one of keys from `head_width`; Identity for none.
+        head_norm: makes a norm of queries and one of keys from `head_width`: HeadNorm, or Identity for none.
     """
 
     def __init__(
@@ -60,10 +68,10 @@ class CrossAttention(nn.Module):
         known = self._remember(memory) if remembered is None else remembered
         shared_by = self.num_heads // self.num_key_value_heads
         key, value = (heads.repeat_interleave(shared_by, dim=1) for heads in known)
-        read = attend(query.to(value.dtype), key.to(value.dtype), value, mask=visible.unsqueeze(1))
+        read = attend(query.to(value.dtype), key, value, mask=visible.unsqueeze(1))
         return self.to_out(merge_heads(read)), known
 
     def _remember(self, memory: Tensor) -> Remembered:
         key, value = self.to_key_value(memory).chunk(2, dim=-1)
         heads = self.num_key_value_heads
-        return Remembered(self.key_norm(split_heads(key, heads)), split_heads(value, heads))
+        return Remembered(self.key_norm(split_heads(key, heads)).to(value.dtype), split_heads(value, heads))
