@@ -36,5 +36,5 @@ class LanguageModel(nn.Module, ABC):
         """[B, T, D], [B, T], [B, L] -> [B, L, vocabulary].  For tests and probes; training never makes them."""
 
     @abstractmethod
-    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
-        """Greedy continuation: [B, T, D], [B, T] -> token ids [B, new]."""
+    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int, num_beams: int = 1) -> Tensor:
+        """Most likely continuation, greedy or by beam search: [B, T, D], [B, T] -> token ids [B, new]."""

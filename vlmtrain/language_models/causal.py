@@ -76,7 +76,7 @@ class CausalLanguageModel(LanguageModel):
         self._layout = None if tokenizer is None else CausalLayout(tokenizer, max_tokens, terminator)
         if tokenizer is not None:
             check_vocabulary(tokenizer, model)
-        # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
+        # what a folder says on sampling, beams or penalties is not ours: writing is the same every time
         self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
         if model.get_input_embeddings().weight.device.type != "meta":
             check_head(model, logit_head(model))
@@ -107,7 +107,7 @@ class CausalLanguageModel(LanguageModel):
         return logit_head(self.model)(self._states(embeddings, attention_mask, targets))
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
+    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int, num_beams: int = 1) -> Tensor:
         layout = self.layout()
         assert isinstance(layout, CausalLayout)
         with in_own_precision(embeddings.device, self._dtype), self._generating():
@@ -116,6 +116,7 @@ class CausalLanguageModel(LanguageModel):
                 attention_mask=attention_mask.long(),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                num_beams=num_beams,
                 eos_token_id=layout.stop_ids,
                 pad_token_id=layout.pad_id,
             )

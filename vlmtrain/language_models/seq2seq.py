@@ -113,7 +113,7 @@ class Seq2SeqLanguageModel(LanguageModel):
         return seq2seq_head(self.model, self._shrinks_states)(self._states(embeddings, attention_mask, targets))
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
+    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int, num_beams: int = 1) -> Tensor:
         layout = self.layout()
         assert isinstance(layout, Seq2SeqLayout)
         with in_own_precision(embeddings.device, self._dtype):
@@ -122,6 +122,7 @@ class Seq2SeqLanguageModel(LanguageModel):
                 attention_mask=attention_mask.long(),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
+                num_beams=num_beams,
                 eos_token_id=layout.stop_ids,
                 pad_token_id=layout.pad_id,
             )

@@ -43,9 +43,9 @@ class VisionLanguageModel(nn.Module):
         with self.fusion.entering(self.language_model, text, self.connector(visual, text)) as embeddings:
             return self.language_model.target_states(embeddings, text.attention_mask, text.targets)
 
-    def write(self, visual: VisualFeatures, text: TextBatch, max_new_tokens: int) -> Tensor:
+    def write(self, visual: VisualFeatures, text: TextBatch, max_new_tokens: int, num_beams: int = 1) -> Tensor:
         with self.fusion.entering(self.language_model, text, self.connector(visual, text)) as embeddings:
-            return self.language_model.generate(embeddings, text.attention_mask, max_new_tokens)
+            return self.language_model.generate(embeddings, text.attention_mask, max_new_tokens, num_beams)
 
 
 def assemble(
