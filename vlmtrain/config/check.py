@@ -58,7 +58,7 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
         return
     yield from _check_section(stage, StageConfig, path, composed)
     if isinstance(stage.get("transform"), dict):  # the encoder says how large images are
-        node = {"image_size": 1, **stage["transform"], "_target_": IMAGE_TRANSFORM}
+        node = {"_target_": IMAGE_TRANSFORM, "image_size": 1, **stage["transform"]}
         yield from check_parts(node, f"{path}.transform")
     for part, source in (stage.get("start_from") or {}).items():
         if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):

@@ -49,7 +49,7 @@ class JsonLines:
         key = self.key(index)
         line = self._files.read(self._file, int(self._offsets[index]), int(self._lengths[index]))
         fields = parse_object(line)
-        return Record(key, self._read_image(key), captions_in(fields), other_fields(fields))
+        return Record(key, [self._read_image(key)], captions_in(fields), other_fields(fields))
 
     def _read_lines(self, content: bytes) -> tuple[list[str], list[int], list[int]]:
         images: list[str] = []
