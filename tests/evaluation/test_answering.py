@@ -63,7 +63,7 @@ def test_several_right_answers(records_of):
         ("A", "a"),
         ("", ""),
         ("“Two”", "two"),
-        ("ＮＯ", "no"),
+        ("\uff2e\uff2f", "no"),
         ("left-hand", "left hand"),
     ],
 )

@@ -132,7 +132,7 @@ def right_answers(record: RecordLike) -> list[str]:
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks, as SQuAD compares (Rajpurkar et al. 2016, section 4.1)."""
+    """Lower case, no punctuation, no articles, single blanks, as SQuAD compares answers (Rajpurkar et al. 2016)."""
     words = _MARK.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split()
     return " ".join(word for word in words if word not in _ARTICLES) or " ".join(words)
 

@@ -54,13 +54,9 @@ def format_percent(share: float) -> str:
 
 def format_metric(name: str, value: float) -> str:
     """Shares as percentages, counts as integers, everything else with four digits."""
-    what = (
-        name.rsplit("/", 1)[-1]
-        .removeprefix("control_")
-        .removeprefix("chance_")
-        .removeprefix("majority_")
-        .removesuffix("_reranked")
-    )
+    what = name.rsplit("/", 1)[-1].removesuffix("_reranked")
+    for prefix, _ in _YARDSTICKS:
+        what = what.removeprefix(f"{prefix}_")
     if what in _SHARES or "_to_" in what:
         return format_percent(value)
     return f"{value:.0f}" if what.startswith("num_") and value == value else f"{value:.4g}"

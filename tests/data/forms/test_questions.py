@@ -1,5 +1,7 @@
 """Questions become prompts, answers what is learned."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_every_question_gets_its_turn_and_the_prompt_asks_the_first() -> None:
 
 @pytest.mark.parametrize("questions", [None, [], [{"text": "what?"}], [{"answer": "red"}], ["what?"]])
 def test_a_record_without_question_and_answer_is_broken(questions: object) -> None:
-    with pytest.raises(BrokenSample, match="'r'.*questions"):
+    with pytest.raises(BrokenSample, match=r"'r'.*questions"):
         Questions().parts(record(questions=questions), 0)
 
 
@@ -54,9 +56,8 @@ def test_faults_are_named() -> None:
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_frames_are_spread_evenly_in_their_order(count: int, most: int) -> None:
     chosen = video_of(record(count), most).images
-    assert (
-        len(chosen) == min(count, most) and list(chosen) == sorted(set(chosen)) and 0 <= chosen[0] <= chosen[-1] < count
-    )
-    gaps = [after - before for before, after in zip(chosen, chosen[1:], strict=False)]
+    assert len(chosen) == min(count, most) and list(chosen) == sorted(set(chosen))
+    assert 0 <= chosen[0] <= chosen[-1] < count
+    gaps = [after - before for before, after in pairwise(chosen)]
     assert max(gaps, default=1) - min(gaps, default=1) <= 1
     assert abs(chosen[0] - (count - 1 - chosen[-1])) <= 1, "as much is left out before as after"
