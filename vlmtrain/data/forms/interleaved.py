@@ -46,8 +46,8 @@ class Interleaved:
         if not images:
             raise BrokenSample(record.key, "the document has no image to write about")
         questions = record.extra.get("questions")
-        asked: list[Part] = [Text(str(questions[0]["text"]), supervised=False)] if questions else []
-        return [*self._parts(places[: images[-1] + 1]), *asked]
+        asked = str(questions[0]["text"]) if questions else ""
+        return [*self._parts(places[: images[-1] + 1]), *([Text(asked, supervised=False)] if asked else [])]
 
     def _places(self, record: Record) -> list[Place]:
         """The document; BrokenSample where texts and images do not fit each other."""
