@@ -172,9 +172,8 @@ class Stage:
         """One for training and evaluation: what is left to chance in training is left out without a key."""
         encoder = getattr(self.model, "encoder", None)
         size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
-        transform: Transform = build(
-            {"_target_": IMAGE_TRANSFORM, **(self.config.get("transform") or {}), "image_size": size}
-        )
+        node = {"_target_": IMAGE_TRANSFORM, **(self.config.get("transform") or {}), "_partial_": True}
+        transform: Transform = build(node)(image_size=size)
         return transform
 
     def _actions(self, journal: Journal) -> list[Action]:
