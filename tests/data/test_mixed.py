@@ -72,6 +72,8 @@ def test_records_say_where_they_come_from_and_get_the_form_of_it() -> None:
     assert ByOrigin({"a": VideoCaptioning(7), "b": Captioning()}).max_frames == 7
     with pytest.raises(BrokenSample, match="sample 'a:13': planted"):
         Named(Numbers(20), "a").read(13)
+    weighted = Mixed({"a": data(4), "b": data(2)}, {"a": 1.0, "b": 1.0}, {"b": 0.2}).train
+    assert [weighted.read(index).weight for index in (0, 4)] == [1.0, 0.2]
     with pytest.raises(RuntimeError, match="'a:0' comes from 'a' and there are forms for b"):
         ByOrigin({"b": Captioning()}).parts(mixed.train.read(0), 0)
 
@@ -93,5 +95,7 @@ def test_another_share_is_another_order_of_data() -> None:
 def test_faults_are_named(parts: dict, shares: dict, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Mixed(parts, shares)
+    with pytest.raises(ValueError, match="weights of c must be of the parts a"):
+        Mixed({"a": data(2)}, {"a": 1.0}, {"c": 1.0})
     with pytest.raises(ValueError, match="forms is empty"):
         ByOrigin({})

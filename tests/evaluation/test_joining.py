@@ -62,5 +62,6 @@ def test_images_move_only_between_samples_that_take_the_same_room(structure):
 
 def test_a_batch_of_swapped_images_leaves_out_who_has_no_partner():
     swapped = swap_batch_images(make_batch([[1], [2], [1, 1], [1]], 2, 0))
+    assert swapped.text.supervised_per_sample == [2, 2] and swapped.text.supervised == 4
     assert swapped.sample_ids == ["0", "3"] and swapped.visual.pixels[:, 0, 0, 0].tolist() == [5, 0]
     assert swap_batch_images(make_batch([[1], [2]], 1, 0)) is None

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
+from vlmtrain.data.sources.weighted import Weighted
 
 ORIGIN = "origin"  # of a record's extra: the name of the source that it comes from
 
@@ -83,7 +84,8 @@ class MixedSource:
 
 
 class Mixed:
-    """Several data as one: `parts` by name, and the share of each in the samples of training.
+    """Several data as one: `parts` by name, the share of each in the samples of training, and perhaps its weight in
+    the loss (1 where none is named).
 
     Records carry their part's name, by which the form `ByOrigin` gives each its own.  Evaluation splits are those of
     the parts, as `<part>_<split>`.
@@ -91,9 +93,14 @@ class Mixed:
 
     together = 1
 
-    def __init__(self, parts: dict[str, Any], shares: dict[str, float]) -> None:
+    def __init__(
+        self, parts: dict[str, Any], shares: dict[str, float], weights: dict[str, float] | None = None
+    ) -> None:
+        weights = weights or {}
         if not parts or set(parts) != set(shares):
             raise ValueError(f"parts {', '.join(parts) or 'none'} and shares of {', '.join(shares)} must be the same")
+        if not set(weights) <= set(parts):
+            raise ValueError(f"weights of {', '.join(weights)} must be of the parts {', '.join(parts)}")
         wrong = {name: share for name, share in shares.items() if not share > 0}
         grouped = [name for name, part in parts.items() if part.together != 1]
         if wrong or grouped:
@@ -102,7 +109,8 @@ class Mixed:
                 if wrong
                 else f"{', '.join(grouped)} has samples that must come together and cannot be mixed"
             )
-        self.train: Source = MixedSource({name: Named(part.train, name) for name, part in parts.items()}, shares)
+        sources = {name: Weighted(Named(part.train, name), weights.get(name, 1.0)) for name, part in parts.items()}
+        self.train: Source = MixedSource(sources, shares)
         self.evaluation: dict[str, Source] = {
             f"{name}_{split}": Named(source, name)
             for name, part in parts.items()
