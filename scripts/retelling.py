@@ -43,7 +43,7 @@ def retell(model: CausalLanguageModel, split: str, index: int, tell: Callable[[S
     told = Text(tell(scene, index) + SEPARATOR, supervised=False)
     prompt = model.layout().write_prompts([[told]], lambda tiles: 0)
     written = model.generate(model.embed(prompt.input_ids), prompt.attention_mask, MOST_TOKENS)
-    record = Record(f"{split} {index}", b"", [], {"scene": scene.to_json()})
+    record = Record(f"{split} {index}", [], [], {"scene": scene.to_json()})
     return SceneJudge()(model.layout().read(written[0].tolist()), record)
 
 

@@ -18,9 +18,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Visual:
-    """A place in reading order where an item stands; `tiles` is how many tiles it was cut into."""
+    """A place in reading order where an item stands.
+
+    `images` says which of the record's images are the item: one, or the frames of a video in their order.  `tiles` is
+    how many tiles they were cut into; whoever decodes the images fills it in.
+    """
 
     tiles: int = 1
+    images: tuple[int, ...] = (0,)
 
 
 Part = Text | Visual

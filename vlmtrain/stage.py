@@ -10,11 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from vlmtrain.config.build import build
+from vlmtrain.config.check import IMAGE_TRANSFORM
 from vlmtrain.data.collate import Collator
+from vlmtrain.data.forms.base import max_frames_of
 from vlmtrain.data.keys import key_of
-from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader
+from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader, Transform
 from vlmtrain.data.quarantine import Quarantine
-from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome
 from vlmtrain.journal import Journal
 from vlmtrain.training.accelerator import build_accelerator
@@ -74,8 +75,10 @@ class Stage:
         if settings["gradient_checkpointing"]:
             enable_gradient_checkpointing(self.model)
         self.model.to(self.accelerator.device)
-        self.collator = Collator(self.model.layout(), self.model.placeholders_per_item)
         self.form = build(config["form"])
+        self.transform = self._build_transform()
+        max_tiles = max(getattr(self.transform, "max_tiles", 1), max_frames_of(self.form))
+        self.collator = Collator(self.model.layout(), self.model.placeholders_per_item, max_tiles)
         self.max_steps: int = settings["max_steps"]
         self.evaluations = build(config["evaluation"] or {})
         for evaluation in self.evaluations.values():
@@ -122,7 +125,7 @@ class Stage:
 
     @property
     def evaluation_tools(self) -> EvaluationTools:
-        batches = EvaluationBatches(self.form, self._transform(is_training=False), self.collator, EVALUATION_BATCH)
+        batches = EvaluationBatches(self.form, self.transform, self.collator, EVALUATION_BATCH)
         return EvaluationTools(
             self.accelerator.device, batches, self.model.layout(), self.accelerator.autocast, self.objective
         )
@@ -163,12 +166,15 @@ class Stage:
             num_workers=settings["num_workers"],
             together=self.data.together,
         )
-        return StepLoader(self.data.train, self.form, self._transform(is_training=True), self.collator, plan)
+        return StepLoader(self.data.train, self.form, self.transform, self.collator, plan)
 
-    def _transform(self, is_training: bool) -> ImageTransform:
+    def _build_transform(self) -> Transform:
+        """One for training and evaluation: what is left to chance in training is left out without a key."""
         encoder = getattr(self.model, "encoder", None)
         size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
-        return ImageTransform(size, **((self.config.get("transform") or {}) if is_training else {}))
+        node = {"_target_": IMAGE_TRANSFORM, **(self.config.get("transform") or {}), "_partial_": True}
+        transform: Transform = build(node)(image_size=size)
+        return transform
 
     def _actions(self, journal: Journal) -> list[Action]:
         settings = self.config["trainer"]

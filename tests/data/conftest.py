@@ -112,7 +112,7 @@ class ListSource:
             raise OSError(5, "Input/output error")
         if index in self.broken:
             raise BrokenSample(self.key(index), "planted")
-        return Record(self.key(index), self.images[index], [f"caption {index}"])
+        return Record(self.key(index), [self.images[index]], [f"caption {index}"])
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from vlmtrain.data.collate import Collator, Prepared, num_items
+from vlmtrain.data.collate import Collator, Prepared
 from vlmtrain.layout import Layout, Text, Visual
 
 
@@ -28,7 +28,6 @@ def test_images_are_packed_however_many_a_sample_has(layout: Layout) -> None:
     assert batch.visual.pixels[:, 0, 0, 0].tolist() == [1, 2, 2, 3]
     assert batch.visual.tiles_per_item == [1, 2, 1] and batch.visual.items_per_sample == [1, 0, 2]
     assert batch.sample_ids == ["a", "b", "c"] and len(batch) == 3
-    assert num_items([Visual(2), Text("z"), Visual()]) == 2
 
 
 def test_no_image_at_all(layout: Layout) -> None:

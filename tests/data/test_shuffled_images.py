@@ -2,7 +2,8 @@
 
 import pytest
 
-from vlmtrain.data.record import Record
+from vlmtrain.data.asking import OneByOne
+from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.data.sources.base import Source
 
@@ -21,7 +22,7 @@ class Numbered:
         return str(index)
 
     def read(self, index: int) -> Record:
-        return Record(str(index), bytes([index]), [f"text {index}"])
+        return Record(str(index), [bytes([index])], [f"text {index}"])
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 11])
@@ -39,3 +40,38 @@ def test_every_image_goes_to_another_sample_and_texts_stay(count: int) -> None:
 def test_one_sample_cannot_be_shuffled() -> None:
     with pytest.raises(ValueError, match="numbered has 1 sample"):
         ShuffledImages(Numbered(1))
+
+
+class Several(Numbered):
+    """Record n asks two questions about n % 4 images of its own."""
+
+    def read(self, index: int) -> Record:
+        images = [bytes([index, place]) for place in range(index % 4)]
+        return Record(str(index), images, [], {"questions": [{"text": "a?"}, {"text": "b?"}]})
+
+
+def test_records_keep_their_number_of_images_and_get_none_of_their_own() -> None:
+    shuffled = ShuffledImages(Several(9))
+    for index in range(9):
+        images = shuffled.read(index).images
+        assert len(images) == index % 4 and all(image[0] != index for image in images)
+
+
+def test_the_same_image_asked_about_again_is_no_other_image() -> None:
+    """Half of the way on in a source of two passes lies the same record."""
+    shuffled = ShuffledImages(OneByOne(Asked(6), 2))
+    assert all(shuffled.read(index).images != [bytes([index % 6])] for index in range(12))
+
+
+class Asked(Numbered):
+    def read(self, index: int) -> Record:
+        return Record(str(index), [bytes([index])], [], {"questions": [{"text": "a?"}, {"text": "b?"}]})
+
+
+def test_a_source_without_other_images_is_named() -> None:
+    class Same(Numbered):
+        def read(self, index: int) -> Record:
+            return Record(str(index), [b"same"], [])
+
+    with pytest.raises(BrokenSample, match="hold not 1 other images"):
+        ShuffledImages(Same(3)).read(0)

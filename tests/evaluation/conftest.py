@@ -24,6 +24,10 @@ class ToyRecord:
     captions: Sequence[str]
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def images(self) -> list[bytes]:
+        return [self.image]
+
 
 class ToyLayout(Layout):
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:

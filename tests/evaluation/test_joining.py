@@ -1,13 +1,13 @@
 from dataclasses import replace
+from itertools import accumulate
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmtrain.batch import Batch, TextBatch, VisualBatch
 from vlmtrain.evaluation.joining import join_batches, take_rows
-from vlmtrain.evaluation.swapping import swap_images
+from vlmtrain.evaluation.swapping import swap_batch_images, swap_images
 
 
 def make_batch(structure: list[list[int]], length: int, first: int) -> Batch:
@@ -48,11 +48,6 @@ def test_swapping_moves_every_image_by_one_sample(sample, num_samples):
     assert torch.equal(swapped.pixels, visual.pixels.roll(per_sample, dims=0))
 
 
-def test_samples_that_take_different_room_cannot_be_swapped():
-    with pytest.raises(ValueError, match=r"\[\(1,\), \(2,\)\] tiles per sample"):
-        swap_images(make_batch([[1], [2]], 1, 0).visual)
-
-
 def test_sizes_and_prompts_go_along():
     """Tiles of different size share the larger canvas; the prompts of a connector are rows like any other."""
     batches = []
@@ -70,3 +65,23 @@ def test_sizes_and_prompts_go_along():
     assert torch.equal(back.text.instruction.input_ids, batches[1].text.instruction.input_ids)
     mixed = replace(joined.visual, sizes=[(2, 4), (3, 1), (1, 1), (2, 2)])
     assert swap_images(mixed)[0].sizes == [(2, 2), (2, 4), (3, 1), (1, 1)]
+
+
+@given(st.lists(st.lists(st.integers(1, 2), max_size=2), min_size=1, max_size=7))
+def test_images_move_only_between_samples_that_take_the_same_room(structure):
+    """Every row keeps its number of tiles; it has its own images only if no other row has the same structure."""
+    visual = make_batch(structure, 1, 0).visual
+    swapped, givers = swap_images(visual)
+    starts = [0, *accumulate(sum(sample) for sample in structure)]
+    numbers = swapped.pixels[:, 0, 0, 0].tolist()
+    for row, giver in enumerate(givers):
+        assert structure[giver] == structure[row]
+        assert numbers[starts[row] : starts[row + 1]] == list(range(starts[giver], starts[giver + 1]))
+        assert (giver == row) == (structure.count(structure[row]) == 1)
+
+
+def test_a_batch_of_swapped_images_leaves_out_who_has_no_partner():
+    swapped = swap_batch_images(make_batch([[1], [2], [1, 1], [1]], 2, 0))
+    assert swapped.text.supervised_per_sample == [2, 2] and swapped.text.supervised == 4
+    assert swapped.sample_ids == ["0", "3"] and swapped.visual.pixels[:, 0, 0, 0].tolist() == [5, 0]
+    assert swap_batch_images(make_batch([[1], [2]], 1, 0)) is None

@@ -79,7 +79,7 @@ def model_and_batch(tokenizer: str) -> tuple[TextOnly, Batch]:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 320}
     architecture = {"model_type": "opt", **sizes, "ffn_dim": 64, "word_embed_proj_dim": 32}
     model = TextOnly(CausalLanguageModel(architecture=architecture, tokenizer=tokenizer)).eval()
-    records = [Record(str(index), b"", ["x"], weight=weight) for index, weight in enumerate([1.0, 0.2, 0.5])]
+    records = [Record(str(index), [], ["x"], weight=weight) for index, weight in enumerate([1.0, 0.2, 0.5])]
     prepared = [prepare(record, parts, None, None) for record, parts in zip(records, SAMPLES, strict=True)]  # type: ignore[arg-type]
     return model, Collator(model.layout(), lambda tiles: 0)(prepared)
 
@@ -124,7 +124,7 @@ def test_sources_give_their_weight_to_their_records() -> None:
             return "k"
 
         def read(self, index: int) -> Record:
-            return Record("k", b"", ["x"], weight=0.5)
+            return Record("k", [], ["x"], weight=0.5)
 
     source = Weighted(One(), 0.2)
     assert source.read(0).weight == 0.1 and (source.name, source.fingerprint, len(source), source.key(0))

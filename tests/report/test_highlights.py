@@ -38,6 +38,7 @@ def test_percentages_claim_no_more_than_is_so(share, told):
 
 def test_metrics_are_told_by_their_kind():
     assert format_metric("test/control_caption_accuracy", 0.5) == "50.0 %"
+    assert format_metric("test/colour/majority_accuracy", 0.25) == "25.0 %"
     assert format_metric("test/text_to_image_r5_reranked", 0.5) == "50.0 %"
     assert format_metric("test/num_captions", 512.0) == "512"
     assert format_metric("test/loss", 0.123456) == "0.1235"

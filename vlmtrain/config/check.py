@@ -57,8 +57,9 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
         yield Fault(path, "there is no such stage", offer(name, real, "Stages"))
         return
     yield from _check_section(stage, StageConfig, path, composed)
-    if isinstance(stage.get("transform"), dict):  # the encoder says how large images are
-        node = {"image_size": 1, **stage["transform"], "_target_": IMAGE_TRANSFORM}
+    if isinstance(stage.get("transform"), dict) and "_target_" not in stage["transform"]:
+        # partial: the encoder says how large images are
+        node = {**stage["transform"], "_target_": IMAGE_TRANSFORM, "_partial_": True}
         yield from check_parts(node, f"{path}.transform")
     for part, source in (stage.get("start_from") or {}).items():
         if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):

@@ -91,7 +91,9 @@ class StageConfig:
     objective: dict[str, Any] = option(REQUIRED, "what it should get better at: a _target_ node")
     form: dict[str, Any] = option(REQUIRED, "how a record becomes text and images: a _target_ node")
     data: dict[str, Any] | None = option(None, "this stage's own data: a _target_ node; null: the run's")
-    transform: dict[str, Any] = option(dict, "ImageTransform's arguments in training: crop_scale, flip, resize")
+    transform: dict[str, Any] = option(
+        dict, "ImageTransform's arguments (crop_scale, flip, resize), or a partial _target_"
+    )
     trainable: dict[str, float | dict[str, float] | None] = option(
         REQUIRED, "part -> multiple of optimizer.lr, or {from_step: N, rate: multiple}; null freezes"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from vlmtrain.batch import Batch, TextBatch, VisualBatch
-from vlmtrain.layout import Layout, Part, Visual
+from vlmtrain.layout import Layout, Part
 from vlmtrain.nn.canvas import share_canvas
 
 
@@ -43,8 +43,8 @@ class Collator:
     def placeholders_per_item(self, tiles: int) -> int:
         if not 0 < tiles < len(self._placeholders):
             raise ValueError(
-                f"an item has {tiles} tiles, the collator was made for 1 to {len(self._placeholders) - 1}: "
-                "give it a larger max_tiles"
+                f"an item has {tiles} tiles or frames, the collator was made for 1 to {len(self._placeholders) - 1}: "
+                "the form's max_frames and the transform's max_tiles say how many there may be"
             )
         return self._placeholders[tiles]
 
@@ -55,8 +55,3 @@ class Collator:
         weights = [sample.weight for sample in samples]
         keys = [sample.key for sample in samples]
         return Batch(visual, text, sample_ids=keys, weights=weights if any(each != 1.0 for each in weights) else [])
-
-
-def num_items(parts: list[Part]) -> int:
-    """How many images the parts call for."""
-    return sum(isinstance(part, Visual) for part in parts)

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from vlmtrain.batch import Batch
-from vlmtrain.data.collate import Collator, Prepared, num_items
+from vlmtrain.data.collate import Collator, Prepared
 from vlmtrain.data.decode import UndecodableImage
 from vlmtrain.data.forms.base import Form
 from vlmtrain.data.keys import key_of
@@ -21,11 +22,12 @@ from vlmtrain.data.quarantine import MAX_IN_A_ROW
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.workers import Place, WorkerPool
-from vlmtrain.layout import NothingToLearn, Part
+from vlmtrain.layout import NothingToLearn, Part, Visual
 
 logger = logging.getLogger(__name__)
 
-Transform = Callable[[bytes, int | None], Tensor]  # encoded image, key -> [3, H, W] uint8
+Transform = Callable[[bytes, int | None], Tensor]
+"""Encoded image, key -> uint8 [3, H, W], or [tiles, 3, H, W] of an image cut up, the whole of it as the last tile."""
 
 _READS = 4
 _FIRST_PAUSE = 0.05  # seconds before the second read; doubles
@@ -207,11 +209,32 @@ def read_patiently(source: Source, index: int) -> Record:
 
 def prepare(record: Record, parts: list[Part], transform: Transform, key: int | None) -> Prepared:
     """Decode what the parts call for."""
-    count = num_items(parts)
-    if count == 0:
-        return Prepared(record.key, parts, weight=record.weight)
-    try:
-        pixels = transform(record.image, key)
-    except UndecodableImage as error:
-        raise BrokenSample(record.key, str(error)) from None
-    return Prepared(record.key, parts, [pixels[None]] * count, record.weight)
+    made: dict[tuple[int, ...], Tensor] = {}  # images of an item -> [tiles, 3, H, W]
+    written: list[Part] = []
+    items: list[Tensor] = []
+    for part in parts:
+        if isinstance(part, Visual):
+            if part.images not in made:
+                made[part.images] = _make_item(record, part.images, transform, key)
+            items.append(made[part.images])
+            part = replace(part, tiles=len(items[-1]))
+        written.append(part)
+    return Prepared(record.key, written, items, record.weight)
+
+
+def _make_item(record: Record, images: tuple[int, ...], transform: Transform, key: int | None) -> Tensor:
+    """[tiles, 3, H, W]: all tiles of one image; of a video one tile, the whole frame, for each frame, all cut alike."""
+    if key is not None and images[0] > 0:  # of a record's first image the key is the record's
+        key = key_of("image", key, images[0])
+    tiles: list[Tensor] = []
+    for image in images:
+        if image >= len(record.images):
+            raise BrokenSample(record.key, f"its form asks for image {image + 1}, it has {len(record.images)} images")
+        try:
+            pixels = transform(record.images[image], key)
+        except UndecodableImage as error:
+            which = f"image {image + 1} of {len(record.images)}: " if len(record.images) > 1 else ""
+            raise BrokenSample(record.key, f"{which}{error}") from None
+        cut = pixels if pixels.dim() == 4 else pixels[None]
+        tiles.append(cut if len(images) == 1 else cut[-1:])
+    return torch.cat(tiles)

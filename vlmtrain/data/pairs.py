@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-from vlmtrain.data.keys import fraction_of
+from vlmtrain.data.held_out import check_share, hold_out
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.files import find_files
 from vlmtrain.data.sources.jsonl import CAPTIONS_FILE, LINES_TO_WRITE, JsonLines
 from vlmtrain.data.sources.parquet import Parquet
 from vlmtrain.data.sources.webdataset import OnBrokenShard, WebDataset
-from vlmtrain.data.subset import Subset
 
 Format = Literal["auto", "webdataset", "jsonl", "parquet"]
 
@@ -26,18 +25,9 @@ class Pairs:
     def __init__(
         self, path: str, held_out: float = 0.05, format: Format = "auto", on_broken_shard: OnBrokenShard = "stop"
     ) -> None:
-        if not 0 <= held_out < 1:
-            raise ValueError(f"held_out={held_out} must be a share of the samples, from 0 to below 1")
+        check_share(held_out)
         source = open_pairs(path, format, on_broken_shard)
-        draws = [fraction_of("held out", source.key(index)) for index in range(len(source))]
-        chosen = {index for index, draw in enumerate(draws) if draw < held_out}
-        if held_out > 0 and not chosen:
-            chosen = {min(range(len(draws)), key=draws.__getitem__)}
-        if len(chosen) == len(source):
-            raise ValueError(f"{source.name} has {len(source)} samples all held out: add data or set held_out=0")
-        kept = [index for index in range(len(source)) if index not in chosen]
-        self.train: Source = Subset(source, kept, "train")
-        self.evaluation: dict[str, Source] = {"held_out": Subset(source, sorted(chosen), "held out")} if chosen else {}
+        self.train, self.evaluation = hold_out(source, held_out)
 
 
 def open_pairs(path: str, format: Format = "auto", on_broken_shard: OnBrokenShard = "stop") -> Source:

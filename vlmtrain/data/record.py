@@ -6,13 +6,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """One sample.  `image` is the encoded file (JPEG, PNG, WebP), empty for plain text; decoding comes later."""
+    """One sample.  `images` are encoded files (JPEG, PNG, WebP), none for plain text; decoding comes later."""
 
     key: str  # names the sample in logs, in quarantine.jsonl and in the choice of the held-out part
-    image: bytes
+    images: list[bytes]  # in reading order; several for documents and for the frames of a video
     captions: list[str]
     extra: dict[str, Any] = field(default_factory=dict)  # whatever else the data says of it: questions, scene, ...
     weight: float = 1.0  # in the loss; a source's, as a rule
+
+    @property
+    def image(self) -> bytes:
+        """The first image, empty for plain text."""
+        return self.images[0] if self.images else b""
 
 
 class BrokenSample(ValueError):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from vlmtrain.data.asking import OneByOne
 from vlmtrain.data.scenes.text import retold
 from vlmtrain.data.scenes.write import VERSION, prepare
 from vlmtrain.data.sources.base import Source
@@ -40,6 +41,27 @@ class Scenes:
         self.evaluation: dict[str, Source] = {
             split: _open(place, format, split) for split in present if split != training
         }
+
+
+class SceneQuestions(Scenes):
+    """The same scenes to ask about: `num_questions` of every held-out record, and in training all that it has.
+
+    Scenes have six to eight questions of seven kinds, in an order of chance, so that kinds come evenly.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        format: Literal["webdataset", "jsonl", "parquet"] = "webdataset",
+        seed: int = 0,
+        num_train: int = 4000,
+        num_test: int = 400,
+        num_compositional: int = 400,
+        num_processes: int = 2,
+        num_questions: int = 2,
+    ) -> None:
+        super().__init__(folder, format, seed, num_train, num_test, num_compositional, num_processes)
+        self.evaluation = {split: OneByOne(source, num_questions) for split, source in self.evaluation.items()}
 
 
 class SceneTexts:

@@ -3,14 +3,14 @@
 import hashlib
 from dataclasses import replace
 
-from vlmtrain.data.record import Record
+from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
 
 
 class ShuffledImages:
     """`source` with the images moved half of it further on: a model can learn what texts are like, and nothing to see.
 
-    Every image is seen as often as before, and no sample keeps its own.
+    No sample keeps its own; where all have equally many and different ones, every image is seen as often as before.
     """
 
     def __init__(self, source: Source) -> None:
@@ -30,5 +30,19 @@ class ShuffledImages:
         return self.source.key(index)
 
     def read(self, index: int) -> Record:
-        giver = (index + len(self.source) // 2) % len(self.source)
-        return replace(self.source.read(index), image=self.source.read(giver).image)
+        record = self.source.read(index)
+        return replace(record, images=self._others(index, record))
+
+    def _others(self, index: int, record: Record) -> list[bytes]:
+        """As many images as the record has, of the next records that have others."""
+        wanted, images = len(record.images), list[bytes]()
+        giver = index + len(self.source) // 2
+        for _ in range(len(self.source)):
+            if len(images) >= wanted:
+                break
+            other = self.source.read(giver % len(self.source))
+            images += other.images if other.images != record.images else []
+            giver += 1
+        if len(images) < wanted:
+            raise BrokenSample(record.key, f"all of {self.source.name} hold not {wanted} other images")
+        return images[:wanted]

@@ -56,33 +56,34 @@ class ImageTransform:
         image = decode_image(data, self.max_pixels, self.image_size, self.decoder)
         height, width, _ = image.shape
         if key is not None and self.crop_scale is not None:
-            pixels = self._square(_cut(image, _random_box(width, height, self.crop_scale, key)))
+            pixels = self._square(cut(image, _random_box(width, height, self.crop_scale, key)))
         elif self.resize == "crop":
-            pixels = self._square(_cut(image, _middle_square(width, height)))
+            pixels = self._square(cut(image, _middle_square(width, height)))
         elif self.resize == "pad":
-            pixels = _fit_and_pad(_cut(image, (0, 0, width, height)), self.image_size)
+            pixels = _fit_and_pad(cut(image, (0, 0, width, height)), self.image_size)
         else:
-            pixels = self._square(_cut(image, (0, 0, width, height)))
+            pixels = self._square(cut(image, (0, 0, width, height)))
         if self.flip and key is not None and fraction_of("flip", key) < 0.5:
             pixels = pixels.flip(-1)
         return pixels
 
     def _square(self, pixels: Tensor) -> Tensor:
-        return _resized(pixels, self.image_size, self.image_size)
+        return resized(pixels, self.image_size, self.image_size)
 
 
-def _cut(image: Pixels, box: Box) -> Tensor:
+def cut(image: Pixels, box: Box) -> Tensor:
     """[3, h, w] uint8 of the box, in memory still [h, w, 3]."""
     left, top, width, height = box
     region = np.ascontiguousarray(image[top : top + height, left : left + width])
     return torch.from_numpy(region).permute(2, 0, 1)
 
 
-def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """[3, h, w] -> [3, height, width], both uint8."""
     if tuple(pixels.shape[1:]) == (height, width):
         return pixels.contiguous()
-    resized = functional.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)
-    return resized[0].contiguous()
+    changed = functional.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)
+    return changed[0].contiguous()
 
 
 def _fit_and_pad(pixels: Tensor, side: int) -> Tensor:
@@ -91,7 +92,7 @@ def _fit_and_pad(pixels: Tensor, side: int) -> Tensor:
     inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
     canvas = torch.tensor(_PADDING, dtype=torch.uint8).view(3, 1, 1).repeat(1, side, side)
     top, left = (side - inner_height) // 2, (side - inner_width) // 2
-    canvas[:, top : top + inner_height, left : left + inner_width] = _resized(pixels, inner_height, inner_width)
+    canvas[:, top : top + inner_height, left : left + inner_width] = resized(pixels, inner_height, inner_width)
     return canvas
 
 

@@ -28,6 +28,8 @@ class RecordLike(Protocol):
     @property
     def image(self) -> bytes: ...
     @property
+    def images(self) -> Sequence[bytes]: ...
+    @property
     def captions(self) -> Sequence[str]: ...
     @property
     def extra(self) -> Mapping[str, Any]: ...
@@ -82,7 +84,7 @@ class EvaluationTools:
 class SampleOutcome:
     """One record as the sample page shows it; `control_*` is the answer to another record's image."""
 
-    task: str  # "captioning", "retrieval"
+    task: str  # "captioning", "answering", "retrieval"
     split: str
     key: str
     image: bytes  # encoded, as the data set holds it

@@ -1,43 +1,27 @@
 """Writes captions of held-out images, has them judged, and checks that the model looked at the image."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from vlmtrain.batch import Batch
 from vlmtrain.evaluation.base import (
     EvaluationResult,
     EvaluationTools,
     Judge,
-    RecordLike,
     SampleOutcome,
     Verdict,
-    evaluating,
     pick_sources,
     require_capability,
     sum_aspects,
 )
-from vlmtrain.evaluation.swapping import swap_images
+from vlmtrain.evaluation.writing import Writing, Written, outcome_of
 from vlmtrain.models.capabilities import Captions
 
 logger = logging.getLogger(__name__)
 
 _CHANCE_SHIFTS = 16
-
-
-@dataclass
-class _Written:
-    """What was written for one record, and what was written when it was shown another record's image."""
-
-    record: RecordLike
-    text: str
-    verdict: Verdict
-    control_of: RecordLike | None = None
-    control_text: str | None = None
-    control_verdict: Verdict | None = None
 
 
 class Captioning:
@@ -81,46 +65,22 @@ class Captioning:
 
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
         self.check(model, sources)
-        writer = cast(Captions, model)
+        writing = Writing(self.judge, self.limit, self.max_new_tokens, self.control)
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
         for split, source in pick_sources(sources, self.splits).items():
-            with evaluating(model, tools):
-                written = [
-                    each
-                    for records, batch in tools.batches(source, self.limit, True)
-                    for each in self._write_batch(writer, records, batch, tools)
-                ]
+            written = writing.of_split(model, source, tools)
             if not written:
                 logger.warning("The split %r holds no records to caption.", split)
                 continue
             metrics |= {f"{split}/{name}": value for name, value in self._measure(written).items()}
-            samples += [_outcome(split, each) for each in written[: self.num_samples]]
+            samples += [
+                outcome_of("captioning", split, each, list(each.record.captions))
+                for each in written[: self.num_samples]
+            ]
         return EvaluationResult(metrics, samples)
 
-    def _write_batch(
-        self, model: Captions, records: Sequence[RecordLike], batch: Batch, tools: EvaluationTools
-    ) -> list[_Written]:
-        batch = batch.to(tools.device)
-
-        def write(batch: Batch) -> list[str]:
-            token_ids = model.write(model.encode(batch.visual), batch.text, self.max_new_tokens)
-            return [tools.layout.read(row) for row in token_ids.tolist()]
-
-        written = [
-            _Written(record, text, self.judge(text, record)) for record, text in zip(records, write(batch), strict=True)
-        ]
-        if not self.control or len(records) < 2:
-            return written
-        visual, givers = swap_images(batch.visual)
-        swapped = write(Batch(visual, batch.text, batch.seed, batch.sample_ids))
-        for each, text, giver in zip(written, swapped, givers, strict=True):
-            if records[giver].image != each.record.image:
-                each.control_of, each.control_text = records[giver], text
-                each.control_verdict = self.judge(text, each.record)
-        return written
-
-    def _measure(self, written: list[_Written]) -> dict[str, float]:
+    def _measure(self, written: list[Written]) -> dict[str, float]:
         metrics = sum_aspects([each.verdict for each in written])
         for group in sorted({group for each in written for group in each.verdict.groups}):
             members = [each.verdict for each in written if group in each.verdict.groups]
@@ -133,7 +93,7 @@ class Captioning:
             metrics |= {f"chance_{name}": value for name, value in sum_aspects(self._mismatch(written)).items()}
         return metrics | {"num_captions": float(len(written))}
 
-    def _mismatch(self, written: list[_Written]) -> list[Verdict]:
+    def _mismatch(self, written: list[Written]) -> list[Verdict]:
         """Each written caption judged against up to 16 other records of the split, spread over all of it."""
         step = max(1, (len(written) - 1) // _CHANCE_SHIFTS)
         shifts = range(1, len(written), step)
@@ -141,22 +101,5 @@ class Captioning:
             self.judge(written[(row + shift) % len(written)].text, each.record)
             for shift in list(shifts)[:_CHANCE_SHIFTS]
             for row, each in enumerate(written)
-            if written[(row + shift) % len(written)].record.image != each.record.image
+            if list(written[(row + shift) % len(written)].record.images) != list(each.record.images)
         ]
-
-
-def _outcome(split: str, written: _Written) -> SampleOutcome:
-    other, control_verdict = written.control_of, written.control_verdict
-    return SampleOutcome(
-        task="captioning",
-        split=split,
-        key=written.record.key,
-        image=written.record.image,
-        text=written.text,
-        references=list(written.record.captions),
-        correct=written.verdict.correct,
-        reason="" if written.verdict.correct else written.verdict.reason,
-        control_image=None if other is None else other.image,
-        control_text=written.control_text,
-        control_correct=None if control_verdict is None else control_verdict.correct,
-    )

@@ -53,8 +53,9 @@ class HeldOutLoss:
         for _, batch in tools.batches(source, self.limit, False):
             batch = batch.to(tools.device)
             right.add(model, batch)
-            if self.swapped and len(batch) > 1:
-                swapped.add(model, swap_batch_images(batch))
+            other = swap_batch_images(batch) if self.swapped else None
+            if other is not None:
+                swapped.add(model, other)
         if not right.counts:
             return {}
         means = right.terms() | {"loss": right.loss()}

@@ -70,13 +70,15 @@ def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
     """The rows [R] of a text batch, in that order and as often as they are named; counts them on the device."""
     targets = None if text.targets is None else text.targets[rows]
     visual_mask = text.visual_mask[rows]
+    supervised: list[int] = [] if targets is None else (targets != IGNORED_TARGET).sum(dim=1).tolist()
     return TextBatch(
         input_ids=text.input_ids[rows],
         attention_mask=text.attention_mask[rows],
         visual_mask=visual_mask,
         targets=targets,
         placeholders=int(visual_mask.sum()),
-        supervised=0 if targets is None else int((targets != IGNORED_TARGET).sum()),
+        supervised=sum(supervised),
+        supervised_per_sample=supervised,
         instruction=None if text.instruction is None else take_text_rows(text.instruction, rows),
     )
 

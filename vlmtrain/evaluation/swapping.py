@@ -1,40 +1,50 @@
-"""Gives each sample of a batch another sample's image: the control that shows whether a model looks at all."""
+"""Gives each sample of a batch another sample's images: the control that shows whether a model looks at all."""
 
+from collections import defaultdict
 from dataclasses import replace
 from itertools import accumulate
 
 import torch
 
 from vlmtrain.batch import Batch, VisualBatch
+from vlmtrain.evaluation.joining import join_batches, take_rows
 
 
 def swap_images(visual: VisualBatch) -> tuple[VisualBatch, list[int]]:
-    """Sample i gets the images of sample i - 1, the first those of the last; and of whom each row now has them.
+    """Each sample gets the images of the one before it that takes the same room; and of whom each row now has them.
 
-    The token rows stay as they are, hence all samples must take the same room in the text.  ValueError otherwise.
+    The token rows stay as they are, hence images move only between samples with equally many images and tiles, the
+    first of which gets those of the last.  A sample that is alone in its room keeps its own and is its own giver.
     """
     tiles_of_sample = _tiles_of_samples(visual)
-    if any(tiles != tiles_of_sample[0] for tiles in tiles_of_sample):
-        raise ValueError(
-            "Images can be swapped only between samples with equally many images and tiles, but this batch has "
-            f"{sorted({tuple(tiles) for tiles in tiles_of_sample})} tiles per sample. "
-            "Turn the control off for this data."
-        )
-    num_samples = len(tiles_of_sample)
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, tiles in enumerate(tiles_of_sample):
+        alike[tiles].append(row)
+    giver = list(range(len(tiles_of_sample)))
+    for rows in alike.values():
+        for place, row in enumerate(rows):
+            giver[row] = rows[place - 1]
     lengths = [sum(tiles) for tiles in tiles_of_sample]
     starts = [0, *accumulate(lengths)]
-    giver = [(row - 1) % num_samples for row in range(num_samples)]
     order = [tile for row in giver for tile in range(starts[row], starts[row + 1])]
     pixels = visual.pixels[torch.tensor(order, dtype=torch.long, device=visual.pixels.device)]
     sizes = None if visual.sizes is None else [visual.sizes[tile] for tile in order]
     return replace(visual, pixels=pixels, sizes=sizes), giver
 
 
-def swap_batch_images(batch: Batch) -> Batch:
-    """`batch` with every sample's images replaced by its neighbour's."""
-    return replace(batch, visual=swap_images(batch.visual)[0])
+def swap_batch_images(batch: Batch) -> Batch | None:
+    """`batch` with every sample's images replaced by another's, less those for which there is none; None if no row."""
+    visual, givers = swap_images(batch.visual)
+    swapped = replace(batch, visual=visual)
+    rows = [row for row, giver in enumerate(givers) if giver != row]
+    if not rows or len(rows) == len(batch):
+        return swapped if rows else None
+    return join_batches([take_rows(swapped, row, row + 1) for row in rows])
 
 
-def _tiles_of_samples(visual: VisualBatch) -> list[list[int]]:
-    ends = list(accumulate(visual.items_per_sample))
-    return [visual.tiles_per_item[end - items : end] for items, end in zip(visual.items_per_sample, ends, strict=True)]
+def _tiles_of_samples(visual: VisualBatch) -> list[tuple[int, ...]]:
+    ends = accumulate(visual.items_per_sample)
+    return [
+        tuple(visual.tiles_per_item[end - items : end])
+        for items, end in zip(visual.items_per_sample, ends, strict=True)
+    ]

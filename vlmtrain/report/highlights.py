@@ -15,11 +15,17 @@ class Highlight:
 
 _SHARES = {
     "caption_accuracy": "captions right",
+    "accuracy": "answers right",
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
 }
-_HEADLINES = ("caption_accuracy", "word_f1")
+_HEADLINES = ("caption_accuracy", "accuracy", "word_f1")
+_YARDSTICKS = (
+    ("control", "with another image"),
+    ("chance", "chance"),
+    ("majority", "always the commonest answer"),
+)
 _RECALLS = {
     "image_to_text_r1": "image finds its text",
     "text_to_image_r1": "text finds its image",
@@ -48,7 +54,9 @@ def format_percent(share: float) -> str:
 
 def format_metric(name: str, value: float) -> str:
     """Shares as percentages, counts as integers, everything else with four digits."""
-    what = name.rsplit("/", 1)[-1].removeprefix("control_").removeprefix("chance_").removesuffix("_reranked")
+    what = name.rsplit("/", 1)[-1].removesuffix("_reranked")
+    for prefix, _ in _YARDSTICKS:
+        what = what.removeprefix(f"{prefix}_")
     if what in _SHARES or "_to_" in what:
         return format_percent(value)
     return f"{value:.0f}" if what.startswith("num_") and value == value else f"{value:.4g}"
@@ -61,7 +69,7 @@ def _captions(metrics: Mapping[str, float]) -> Iterator[Highlight]:
             continue
         notes = [
             f"{said} {format_percent(metrics[f'{split}/{prefix}_{what}'])}"
-            for prefix, said in (("control", "with another image"), ("chance", "chance"))
+            for prefix, said in _YARDSTICKS
             if f"{split}/{prefix}_{what}" in metrics
         ]
         yield Highlight(f"{_SHARES[what]} · {split}", format_percent(value), " · ".join(notes))

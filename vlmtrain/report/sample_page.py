@@ -13,6 +13,8 @@ _SIDE, _CONTROL_SIDE = 384, 128
 _ABOUT = {
     "captioning": "Captions written for pictures that training never showed: the first {count} of the split, "
     "not chosen.",
+    "answering": "Answers to questions about pictures that training never showed: the first {count} of the split, "
+    "not chosen.",
     "retrieval": "The caption that the model finds most similar to each picture, among all candidates: the first "
     "{count} of the split, not chosen.",
 }

@@ -11,7 +11,7 @@ BACKGROUND = Background("linen", hue=0.5, saturation=0.1, value=0.9, contrast=0.
 
 
 def record(*things: Thing) -> Record:
-    return Record("one", b"", ["a star"], {"scene": Scene(things, BACKGROUND, seed=0).to_json()})
+    return Record("one", [], ["a star"], {"scene": Scene(things, BACKGROUND, seed=0).to_json()})
 
 
 def star(x: float, y: float, size: str = "small") -> Thing:
@@ -45,4 +45,4 @@ def test_every_place_lies_on_the_grid(x: float, y: float, grid: int) -> None:
 
 def test_a_record_that_does_not_say_where_things_are_is_set_aside() -> None:
     with pytest.raises(BrokenSample, match="does not say where its things are"):
-        Regions(grid=4).parts(Record("one", b"", ["a star"]), key=0)
+        Regions(grid=4).parts(Record("one", [], ["a star"]), key=0)

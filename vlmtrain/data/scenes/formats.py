@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,11 +63,11 @@ def write_jsonl(run: Run) -> list[Written]:
     return written
 
 
-def join_jsonl(runs: Sequence[Run]) -> Written:
+def join_jsonl(runs: Sequence[Run], name: str = "captions.jsonl") -> Written:
     """Joins the parts of a split, in order, into its captions.jsonl; the parts are removed."""
     run = runs[0]
-    parts = [Path(run.folder, run.split, f"captions.jsonl.{each.number:06d}") for each in runs]
-    written = _write(run, f"{run.split}/captions.jsonl", b"".join(part.read_bytes() for part in parts))
+    parts = [Path(run.folder, run.split, f"{name}.{each.number:06d}") for each in runs]
+    written = _write(run, f"{run.split}/{name}", b"".join(part.read_bytes() for part in parts))
     for part in parts:
         part.unlink()
     return written
@@ -85,6 +86,37 @@ def write_parquet(run: Run) -> list[Written]:
     held = io.BytesIO()
     pq.write_table(pa.table(columns).replace_schema_metadata(labels), held, row_group_size=_ROWS_PER_GROUP)
     return [_write(run, f"{run.split}-{run.number:05d}-of-{run.runs:05d}.parquet", held.getvalue())]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of JSON, and the files beside it by the paths that the line names them by."""
+
+    line: dict[str, Any]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LinesFormat:
+    """Examples of several pictures: their files, and one line of JSON each in SPLIT/`file`.
+
+    `make` is asked with seed, split, index and image size; `name` tells all else that decides the bytes, for it is what
+    a prepared folder is known by.
+    """
+
+    name: str
+    file: str
+    make: Callable[[int, str, int, int], Example]
+
+    def __call__(self, run: Run) -> list[Written]:
+        """Writes the files of a run and its part of the lines, which join_jsonl puts together."""
+        written, lines = [], []
+        for index in range(run.first, run.last):
+            example = self.make(run.seed, run.split, index, run.image_size)
+            written += [_write(run, f"{run.split}/{path}", content) for path, content in example.files.items()]
+            lines.append(json.dumps(example.line, sort_keys=True) + "\n")
+        written.append(_write(run, f"{run.split}/{self.file}.{run.number:06d}", "".join(lines).encode()))
+        return written
 
 
 WRITERS: dict[str, Callable[[Run], list[Written]]] = {

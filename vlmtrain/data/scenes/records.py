@@ -41,7 +41,7 @@ def make_record(seed: int, split: str, index: int, image_size: int) -> Record:
     return Record(
         key=f"{index:08d}",
         jpeg=encode_jpeg(scene, image_size),
-        captions=_paraphrases(scene),
+        captions=paraphrases(scene),
         questions=tuple(questions(scene, index)),
         scene=scene,
     )
@@ -62,7 +62,7 @@ def encode_jpeg(scene: Scene, image_size: int) -> bytes:
     return held.getvalue()
 
 
-def _paraphrases(scene: Scene) -> tuple[str, ...]:
+def paraphrases(scene: Scene) -> tuple[str, ...]:
     """Wordings that differ from one another, as long as a few tries find enough; a repeat fills what is missing."""
     found: dict[str, None] = {}
     key = 0

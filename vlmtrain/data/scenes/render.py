@@ -88,7 +88,8 @@ def _window(thing: Thing, size: int, reach: float) -> tuple[slice, slice, Field,
 
 
 def _span(centre: float, reach: float, size: int) -> tuple[int, int]:
-    return max(0, math.floor((centre - reach) * size)), min(size, math.ceil((centre + reach) * size))
+    """From and to which pixel; nothing of what lies outside of the image."""
+    return max(0, math.floor((centre - reach) * size)), max(0, min(size, math.ceil((centre + reach) * size)))
 
 
 def _outline(thing: Thing, x: Field, y: Field) -> Field:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vlmtrain.data.scenes.formats import WRITERS, Run, Written, join_jsonl
+from vlmtrain.data.scenes.formats import WRITERS, LinesFormat, Run, Written, join_jsonl
 from vlmtrain.data.scenes.records import TWINS
 from vlmtrain.data.scenes.world import SPLITS
 
@@ -35,7 +35,7 @@ class Layout:
 
 def prepare(
     folder: Path | str,
-    format: str,
+    format: str | LinesFormat,
     seed: int,
     counts: Mapping[str, int],
     num_processes: int = 2,
@@ -69,7 +69,7 @@ def prepare(
 
 def write_split(
     folder: Path | str,
-    format: str,
+    format: str | LinesFormat,
     seed: int,
     split: str,
     count: int,
@@ -87,9 +87,10 @@ def write_split(
     ]
     _logger.info("rendering %d scenes of split %s with %d processes", count, split, num_processes)
     files = [file for files in _write_all(format, runs, num_processes) for file in files]
-    if format != "jsonl":
+    if isinstance(format, str) and format != "jsonl":
         return files
-    return [file for file in files if file.path.endswith(".jpg")] + [join_jsonl(runs)]
+    lines = "captions.jsonl" if isinstance(format, str) else format.file
+    return [file for file in files if file.path.endswith(".jpg")] + [join_jsonl(runs, lines)]
 
 
 def verify(folder: Path | str) -> None:
@@ -103,9 +104,9 @@ def verify(folder: Path | str) -> None:
             raise ValueError(f"{target} has changed since it was written: remove {folder} and prepare it again")
 
 
-def _write_all(format: str, runs: Sequence[Run], num_processes: int) -> list[list[Written]]:
+def _write_all(format: str | LinesFormat, runs: Sequence[Run], num_processes: int) -> list[list[Written]]:
     """Fresh interpreters do the work, because a fork of a process that holds threads can hang."""
-    writer = WRITERS[format]
+    writer = WRITERS[format] if isinstance(format, str) else format
     if num_processes == 1 or len(runs) == 1:
         return [writer(run) for run in runs]
     context = multiprocessing.get_context("spawn")
@@ -113,8 +114,8 @@ def _write_all(format: str, runs: Sequence[Run], num_processes: int) -> list[lis
         return list(pool.map(writer, runs))
 
 
-def _check_request(format: str, counts: Mapping[str, int], num_processes: int, layout: Layout) -> None:
-    if format not in WRITERS:
+def _check_request(format: str | LinesFormat, counts: Mapping[str, int], num_processes: int, layout: Layout) -> None:
+    if isinstance(format, str) and format not in WRITERS:
         raise ValueError(f"there is no format {format!r}: use one of {', '.join(WRITERS)}")
     if not counts:
         raise ValueError("no splits were asked for: give a count for at least one")
@@ -129,10 +130,10 @@ def _check_request(format: str, counts: Mapping[str, int], num_processes: int, l
         )
 
 
-def _header(format: str, seed: int, counts: Mapping[str, int], layout: Layout) -> dict[str, Any]:
+def _header(format: str | LinesFormat, seed: int, counts: Mapping[str, int], layout: Layout) -> dict[str, Any]:
     return {
         "version": VERSION,
-        "format": format,
+        "format": format if isinstance(format, str) else format.name,
         "seed": seed,
         "counts": dict(counts),
         "image_size": layout.image_size,

@@ -46,7 +46,7 @@ class Documents:
             texts = captions_in(parse_object(line)) if self._file.suffix == ".jsonl" else [line.decode("utf-8")]
         except ValueError as error:
             raise BrokenSample(self.key(index), str(error)) from None
-        return Record(self.key(index), b"", texts)
+        return Record(self.key(index), [], texts)
 
 
 class MadeDocuments:
@@ -71,4 +71,4 @@ class MadeDocuments:
     def read(self, index: int) -> Record:
         if not 0 <= index < self._num_documents:
             raise IndexError(f"{self.name} has {self._num_documents} documents, there is no document {index}")
-        return Record(self.key(index), b"", [self._make(self._seed, self._first + index)])
+        return Record(self.key(index), [], [self._make(self._seed, self._first + index)])

@@ -63,7 +63,7 @@ class Parquet:
             raise BrokenSample(key, "its image column holds no bytes")
         try:
             values = {name: self._value(name, value) for name, value in row.items()}
-            return Record(key, data, captions_in(values), other_fields(values))
+            return Record(key, [data], captions_in(values), other_fields(values))
         except ValueError as error:
             raise BrokenSample(key, str(error)) from None
 

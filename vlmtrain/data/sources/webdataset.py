@@ -69,7 +69,7 @@ class WebDataset:
             captions = captions_in(values) or ([text.decode("utf-8").strip()] if text is not None else [])
         except ValueError as error:
             raise BrokenSample(key, f"its text or JSON member: {error}") from None
-        return Record(key, image, captions, other_fields(values))
+        return Record(key, [image], captions, other_fields(values))
 
     def _shard_of(self, index: int) -> int:
         if not 0 <= index < len(self._keys):

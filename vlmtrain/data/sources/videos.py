@@ -1,0 +1,139 @@
+"""Videos with captions or questions: lists of frames, or animated images, one per line of JSON."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from vlmtrain.data.record import BrokenSample, Record
+from vlmtrain.data.sources.fields import captions_in
+from vlmtrain.data.sources.json_file import Fields, JsonFile, check_file_name
+
+VIDEOS_FILE = "videos.jsonl"
+_ANIMATIONS = (".gif", ".webp", ".png")
+_MAX_PIXELS = 16_000_000  # of a frame
+_NO_DURATION = 100  # ms; how long browsers show a frame that says 0
+_TINY = 1e-9
+
+
+class Videos:
+    """The lines of `folder`/videos.jsonl, or of the .jsonl file itself, with the videos beside it.
+
+    A line names `frames`, a list of images taken `fps` times a second (without it they are taken as they are), or
+    `video`, an animated GIF, WebP or PNG.  Sampled at `frames_per_second`, as Flamingo does at 1 (Alayrac et al. 2022,
+    section 3.1: 10 s at 25 fps are 10 frames), they are the record's images.  Other fields are kept: `caption`,
+    `questions`.  There is no decoder of mp4 here: write frames, which training reads faster as well.
+    """
+
+    def __init__(self, path: str, frames_per_second: float = 1.0, max_sampled: int = 256) -> None:
+        if not frames_per_second > 0 or max_sampled < 1:
+            raise ValueError(f"frames_per_second={frames_per_second} and max_sampled={max_sampled} must be above 0")
+        place = Path(path).expanduser()
+        file = place / VIDEOS_FILE if place.is_dir() else place
+        if not file.is_file():
+            raise ValueError(f"there is no {file.absolute()}: {VIDEOS_TO_WRITE}")
+        self.name = str(file)
+        self.frames_per_second = frames_per_second
+        self.max_sampled = max_sampled
+        keys: list[bytes] = []
+
+        def check(fields: Fields) -> list[str]:
+            files = _files_in(fields)
+            keys.append(str(fields.get("id", f"{file.stem}/{len(keys)}")).encode())
+            return files
+
+        self._lines = JsonFile(file, check, VIDEOS_TO_WRITE)
+        self._keys: NDArray[np.bytes_] = np.array(keys)
+        self.fingerprint = self._lines.fingerprint
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def key(self, index: int) -> str:
+        return str(self._keys[index].decode())
+
+    def read(self, index: int) -> Record:
+        key, fields = self.key(index), self._lines.fields(index)
+        images = self._frames(fields, key) if "frames" in fields else self._animation(fields, key)
+        extra = {
+            name: value
+            for name, value in fields.items()
+            if name not in ("frames", "video", "fps", "captions", "caption", "text")
+        }
+        return Record(key, images, captions_in(fields), extra)
+
+    def _frames(self, fields: Fields, key: str) -> list[bytes]:
+        names: list[str] = fields["frames"]
+        fps = float(fields.get("fps", self.frames_per_second))
+        wanted = [int(time * fps + _TINY) for time in self._times(len(names) / fps, key)]
+        return [self._lines.read_file(names[frame], key) for frame in wanted]
+
+    def _animation(self, fields: Fields, key: str) -> list[bytes]:
+        data = self._lines.read_file(fields["video"], key)
+        try:
+            with Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "PNG")) as clip:
+                if clip.width * clip.height > _MAX_PIXELS:
+                    raise BrokenSample(key, f"its frames have {clip.width} x {clip.height} pixels, above {_MAX_PIXELS}")
+                ends = _ends_of_frames(clip)
+                times = self._times(ends[-1], key)
+                return [_frame(clip, next(n for n, end in enumerate(ends) if time < end - _TINY)) for time in times]
+        except (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise BrokenSample(key, f"{fields['video']} does not decode: {str(error)[:120]}") from None
+
+    def _times(self, seconds: float, key: str) -> list[float]:
+        """When, in seconds from the start, a frame is taken."""
+        count = max(1, math.ceil(seconds * self.frames_per_second - _TINY))
+        if count > self.max_sampled:
+            raise BrokenSample(key, f"{seconds:.0f} s give {count} frames, above max_sampled={self.max_sampled}")
+        return [number / self.frames_per_second for number in range(count)]
+
+
+def _ends_of_frames(clip: Image.Image) -> list[float]:
+    """Seconds from the start at which each frame is over."""
+    ends, end = [], 0
+    for number in range(getattr(clip, "n_frames", 1)):
+        clip.seek(number)
+        clip.load()  # WebP knows how long a frame is shown only then
+        end += int(clip.info.get("duration", 0)) or _NO_DURATION
+        ends.append(end / 1000)
+    return ends
+
+
+def _frame(clip: Image.Image, number: int) -> bytes:
+    """A frame as a file of its own, without loss and without the work of packing it."""
+    clip.seek(number)
+    held = io.BytesIO()
+    clip.convert("RGB").save(held, format="BMP")
+    return held.getvalue()
+
+
+def _files_in(fields: Fields) -> list[str]:
+    """The files of a line, checked; ValueError says what is wrong with it."""
+    captions_in(fields)
+    if ("frames" in fields) == ("video" in fields):
+        raise ValueError('it needs either "frames", a list of images, or "video", an animated image')
+    if "video" in fields:
+        name = check_file_name(fields["video"], "video")
+        if Path(name).suffix.lower() not in _ANIMATIONS:
+            raise ValueError(
+                f"there is no decoder for {name[:120]!r}: write it as {', '.join(_ANIMATIONS)} or as a list of frames "
+                "(ffmpeg -i clip.mp4 -vf fps=1 clip/%04d.jpg)"
+            )
+        return [name]
+    frames, fps = fields["frames"], fields.get("fps", 1)
+    if not isinstance(frames, list) or not frames:
+        raise ValueError('"frames" must be a list of one image or more')
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not fps > 0:
+        raise ValueError(f'"fps" must be a number above 0, this is {str(fps)[:60]!r}')
+    return [check_file_name(frame, "frames") for frame in frames]
+
+
+VIDEOS_TO_WRITE = (
+    "videos need one line of JSON each in videos.jsonl, for example\n"
+    '    {"frames": ["1/0001.jpg", "1/0002.jpg"], "fps": 1, "caption": "a dog runs to the left"}\n'
+    '    {"video": "2.gif", "caption": "a ball falls"}\n'
+    "which `ffmpeg -i clip.mp4 -vf fps=1 1/%04d.jpg` makes the frames for"
+)
