@@ -18,6 +18,7 @@ from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader, Tr
 from vlmtrain.data.quarantine import Quarantine
 from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome
 from vlmtrain.journal import Journal
+from vlmtrain.nn.tile_sizes import Squares
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.evaluate import Evaluate
@@ -171,9 +172,9 @@ class Stage:
     def _build_transform(self) -> Transform:
         """One for training and evaluation: what is left to chance in training is left out without a key."""
         encoder = getattr(self.model, "encoder", None)
-        size = encoder.image_size if encoder is not None else DEFAULT_IMAGE_SIZE
+        sizes = encoder.tile_sizes() if encoder is not None else Squares(DEFAULT_IMAGE_SIZE)
         node = {"_target_": IMAGE_TRANSFORM, **(self.config.get("transform") or {}), "_partial_": True}
-        transform: Transform = build(node)(image_size=size)
+        transform: Transform = build(node)(tile_sizes=sizes)
         return transform
 
     def _actions(self, journal: Journal) -> list[Action]:

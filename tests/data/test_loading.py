@@ -23,6 +23,7 @@ from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.causal import CausalLayout
+from vlmtrain.nn.tile_sizes import Squares
 
 MakeLoader = Callable[..., StepLoader]
 PLAN = LoadingPlan(seed=3, batch_size=8, max_steps=6, start_method="fork")
@@ -40,7 +41,7 @@ def images(jpeg: Callable[..., bytes]) -> list[bytes]:
 @pytest.fixture
 def make_loader(layout: Layout) -> MakeLoader:
     def make(source: Any, **changes: Any) -> StepLoader:
-        transform = ImageTransform(16, crop_scale=(0.5, 1.0), flip=True)
+        transform = ImageTransform(Squares(16), crop_scale=(0.5, 1.0), flip=True)
         return StepLoader(source, Captioning(), transform, Collator(layout, three), replace(PLAN, **changes))
 
     return make
@@ -120,7 +121,7 @@ def test_batch_holds_bytes_and_python_numbers(make_loader: MakeLoader, list_sour
 
 def test_text_without_any_image(layout: Layout) -> None:
     source = MadeDocuments(document, 0, 30)
-    loader = StepLoader(source, TextDocuments(), ImageTransform(16), Collator(layout, three), PLAN)
+    loader = StepLoader(source, TextDocuments(), ImageTransform(Squares(16)), Collator(layout, three), PLAN)
     batch = next(loader.steps())[0]
     assert len(batch.visual.pixels) == 0 and batch.visual.tiles_per_item == []
     assert batch.visual.items_per_sample == [0] * 8 and len(batch) == 8
@@ -168,7 +169,7 @@ def test_planted_faults_are_found_and_nothing_else(
     write_shard(tmp_path / "s.tar", members)
     plan = replace(PLAN, batch_size=16, max_steps=5)
     source = WebDataset(str(tmp_path))
-    loader = StepLoader(source, Captioning(), ImageTransform(16), Collator(layout, three), plan)
+    loader = StepLoader(source, Captioning(), ImageTransform(Squares(16)), Collator(layout, three), plan)
     batches = [batch for step in loader.steps() for batch in step]
     found = {entry["id"]: entry["reason"] for batch in batches for entry in batch.quarantined}
     assert sorted(found) == [f"s/{number:03d}" for number in sorted({*faults, 66})]
@@ -228,7 +229,7 @@ def test_captions_without_a_target_are_replaced_like_broken_images(
 
     def make(source: Any, **changes: Any) -> StepLoader:
         collator = Collator(Picky(layout, {"caption 3", "caption 7"}), three)
-        return StepLoader(source, Captioning(), ImageTransform(16), collator, replace(PLAN, **changes))
+        return StepLoader(source, Captioning(), ImageTransform(Squares(16)), collator, replace(PLAN, **changes))
 
     source = list_source(images, broken={2, 5})
     steps = whole_steps(make, source, world_size, accumulate)
@@ -244,7 +245,7 @@ def test_all_labels_masked_stops_with_the_reason(list_source: Any, images: list[
     """TinyLLaVA, LLaVA, InternVL: a template that masks every label trained on loss 0 without a word."""
     layout = CausalLayout(load_tokenizer(byte_tokenizer), max_tokens=4)
     form = Captioning(prompt="a prompt that leaves no room for an answer")
-    loader = StepLoader(list_source(images), form, ImageTransform(16), Collator(layout, three), PLAN)
+    loader = StepLoader(list_source(images), form, ImageTransform(Squares(16)), Collator(layout, three), PLAN)
     with pytest.raises(
         ValueError, match=r"101 samples in a row.*its prompt alone fills all 4 tokens.*Raise max_tokens"
     ):
@@ -255,10 +256,10 @@ def test_captions_over_the_limit_are_cut_and_counted(
     list_source: Any, images: list[bytes], byte_tokenizer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = CausalLayout(load_tokenizer(byte_tokenizer), max_tokens=4)
-    loader = StepLoader(list_source(images), Captioning(), ImageTransform(16), Collator(layout, three), PLAN)
+    loader = StepLoader(list_source(images), Captioning(), ImageTransform(Squares(16)), Collator(layout, three), PLAN)
     batch = next(loader.steps())[0]
     assert batch.text.truncated == len(batch) == 8 and not batch.quarantined
-    evaluated = EvaluationBatches(Captioning(), ImageTransform(16), Collator(layout, three), batch_size=4)
+    evaluated = EvaluationBatches(Captioning(), ImageTransform(Squares(16)), Collator(layout, three), batch_size=4)
     with caplog.at_level(logging.WARNING):
         assert len(list(evaluated(list_source(images), 6, False))) == 2
     assert [record.message for record in caplog.records] == [
@@ -302,7 +303,7 @@ def test_reads_that_keep_failing_stop_the_run_and_quarantine_nobody(
 def test_evaluation_goes_through_the_source_in_order(
     list_source: Any, images: list[bytes], layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
-    transform = ImageTransform(16, crop_scale=(0.5, 1.0), flip=True)
+    transform = ImageTransform(Squares(16), crop_scale=(0.5, 1.0), flip=True)
     batches = EvaluationBatches(Captioning("?"), transform, Collator(layout, three), batch_size=4)
     with caplog.at_level(logging.WARNING):
         pairs = list(batches(list_source(images, broken={2}), 10, False))
@@ -312,7 +313,7 @@ def test_evaluation_goes_through_the_source_in_order(
     assert keys == [key for _, batch in pairs for key in batch.sample_ids]
     assert "sample-2" in caplog.text
     assert rows([pairs[0][1]])[0][2] == "?caption 0"
-    plain = ImageTransform(16)(images[0])
+    plain = ImageTransform(Squares(16))(images[0])
     assert torch.equal(pairs[0][1].visual.pixels[0], plain), "evaluation draws nothing"
     assert sum(len(records) for records, _ in batches(list_source(images), None, True)) == 21
     _, prompts = next(batches(list_source(images), 1, True))
@@ -324,7 +325,7 @@ def test_evaluation_leaves_out_captions_without_a_target(
 ) -> None:
     """After hours of training, one odd caption must not cost the evaluation."""
     picky = Picky(layout, {f"caption {index}" for index in (1, 4, 5, 6, 7)})
-    batches = EvaluationBatches(Captioning(), ImageTransform(16), Collator(picky, three), batch_size=4)
+    batches = EvaluationBatches(Captioning(), ImageTransform(Squares(16)), Collator(picky, three), batch_size=4)
     with caplog.at_level(logging.WARNING):
         pairs = list(batches(list_source(images), 9, False))
     assert [[record.key for record in records] for records, _ in pairs] == [

@@ -20,6 +20,7 @@ from vlmtrain.data.record import Record
 from vlmtrain.data.tiling import Tiling, choose_grid
 from vlmtrain.data.transforms import ImageTransform, resized
 from vlmtrain.layout import Layout, Visual
+from vlmtrain.nn.tile_sizes import Squares
 
 
 def encoded(width: int, height: int) -> bytes:
@@ -35,9 +36,11 @@ def encoded(width: int, height: int) -> bytes:
 @settings(max_examples=60, deadline=None)
 def test_tiles_fill_the_grid_and_the_whole_image_comes_last(width: int, height: int, most: int, side: int) -> None:
     data = encoded(width, height)
-    tiles = Tiling(side, most)(data)
+    tiles = Tiling(Squares(side), most)(data)
     assert tiles.dtype == torch.uint8 and tiles.shape[1:] == (3, side, side) and 1 <= len(tiles) <= most
-    assert torch.equal(tiles[-1], ImageTransform(side)(data)), "the thumbnail is the image as it comes without tiles"
+    assert torch.equal(tiles[-1], ImageTransform(Squares(side))(data)), (
+        "the thumbnail is the image as it comes without tiles"
+    )
     rows, columns = choose_grid(width, height, side, most - 1)
     assert len(tiles) == (rows * columns + 1 if rows * columns > 1 else 1)
     if rows * columns > 1:
@@ -70,7 +73,7 @@ def test_examples(width: int, height: int, grid: tuple[int, int]) -> None:
 
 
 def test_tiles_reach_the_collator_as_one_item(layout: Layout) -> None:
-    transform = Tiling(8, 5)
+    transform = Tiling(Squares(8), 5)
     records = [Record(str(width), [encoded(width, 64)], ["x"]) for width in (64, 128, 4)]
     samples = [prepare(record, Captioning().parts(record, 0), transform, 0) for record in records]
     batch = Collator(layout, lambda tiles: 3 * tiles, transform.max_tiles)(samples)
@@ -86,7 +89,7 @@ def test_a_stage_takes_another_transform_and_its_arguments_are_checked() -> None
         check(compose([*values, "stages.language.transform.max_tile=3"]))
 
 
-@pytest.mark.parametrize("wrong", [{"max_tiles": 0}, {"image_size": 0}])
+@pytest.mark.parametrize("wrong", [{"max_tiles": 0}, {"max_pixels": 0}])
 def test_wrong_arguments_are_named(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}=0"):
-        Tiling(**{"image_size": 8, **wrong})
+        Tiling(**{"tile_sizes": Squares(8), **wrong})

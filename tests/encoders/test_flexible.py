@@ -1,5 +1,6 @@
 """Patches of any grid: T33, and parity with Pix2StructVisionModel and Siglip2VisionModel of transformers."""
 
+import io
 import json
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import torch
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
-from vlmtrain.data.flexible_patches import resize_to_grid
+from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.encoders.flexible import FlexibleEncoder, cut_patches
 from vlmtrain.encoders.naflex import NaFlexEncoder
 from vlmtrain.encoders.pix2struct import Pix2StructEncoder
@@ -196,8 +198,13 @@ def test_naflex_is_that_of_transformers(tmp_path: Path) -> None:
     assert worst_gradient(ours, whole.vision_model) < 1e-5
 
 
-def test_from_an_image_of_any_proportions_to_patches() -> None:
+@pytest.mark.parametrize("kind", ["pix2struct", "naflex"])
+def test_from_an_image_of_any_proportions_to_patches(kind: str) -> None:
+    """The encoder says what size an image gets, and takes what comes of it."""
+    encoder = make(kind)
+    transform = ImageTransform(encoder.tile_sizes())
     for height, width in [(1, 4000), (100, 30), (4000, 1), (7, 7)]:
-        pixels = resize_to_grid(tile(height, width)[0], PATCH, BUDGET)
-        features = make("pix2struct")(VisualBatch(pixels[None], [1], [1]))
+        file = io.BytesIO()
+        Image.fromarray(tile(height, width)[0].permute(1, 2, 0).numpy()).save(file, "PNG")
+        features = encoder(VisualBatch(transform(file.getvalue())[None], [1], [1]))
         assert features.patches.isfinite().all() and features.patches.shape[1] <= BUDGET

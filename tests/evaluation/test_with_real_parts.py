@@ -25,6 +25,7 @@ from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.models.qformer_pretraining import QFormerPretraining
 from vlmtrain.models.vision_language_model import assemble
 from vlmtrain.nn.qformer import QFormer
+from vlmtrain.nn.tile_sizes import Squares
 from vlmtrain.objectives.language_modeling import LanguageModeling
 
 ENCODER = {"image_size": 32, "patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
@@ -33,7 +34,7 @@ OPT = {"model_type": "opt", "hidden_size": 16, "num_hidden_layers": 1, "num_atte
 
 def make_tools(model: nn.Module, batch_size: int = 3) -> EvaluationTools:
     collator = Collator(model.layout(), model.placeholders_per_item)
-    batches = EvaluationBatches(CaptioningForm(), ImageTransform(32), collator, batch_size)
+    batches = EvaluationBatches(CaptioningForm(), ImageTransform(Squares(32)), collator, batch_size)
     return EvaluationTools(torch.device("cpu"), batches, model.layout(), nullcontext, LanguageModeling())
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vlmtrain.data.decode import Decoder, decode_image
 from vlmtrain.data.transforms import cut, resized
+from vlmtrain.nn.tile_sizes import TileSizes
 
 _UPSCALING = 2.0  # at most, in area: a small image is not cut into tiles that hold nothing
 
@@ -22,22 +23,22 @@ class Tiling:
     """
 
     def __init__(
-        self, image_size: int, max_tiles: int = 5, max_pixels: int = 64_000_000, decoder: Decoder = "pillow"
+        self, tile_sizes: TileSizes, max_tiles: int = 5, max_pixels: int = 64_000_000, decoder: Decoder = "pillow"
     ) -> None:
         if decoder == "simplejpeg" and importlib.util.find_spec("simplejpeg") is None:
             raise ValueError("decoder=simplejpeg needs a package that is not installed: pip install 'vlmtrain[fast]'")
-        if image_size < 1 or max_pixels < 1 or max_tiles < 1:
-            raise ValueError(
-                f"image_size={image_size}, max_pixels={max_pixels} and max_tiles={max_tiles} must be at least 1"
-            )
-        self.image_size = image_size
+        if max_pixels < 1 or max_tiles < 1:
+            raise ValueError(f"max_pixels={max_pixels} and max_tiles={max_tiles} must be at least 1")
+        if tile_sizes(1, 2) != (tile_sizes.side, tile_sizes.side):
+            raise ValueError(f"tiles are squares, and this encoder takes {tile_sizes}: leave Tiling out")
+        self.side = tile_sizes.side
         self.max_tiles = max_tiles
         self.max_pixels = max_pixels
         self.decoder: Decoder = decoder
 
     def __call__(self, data: bytes, key: int | None = None) -> Tensor:
-        """[tiles, 3, image_size, image_size] uint8, the thumbnail last; nothing is left to chance."""
-        side = self.image_size
+        """[tiles, 3, side, side] uint8, the thumbnail last; nothing is left to chance."""
+        side = self.side
         image = decode_image(data, self.max_pixels, side * max(1, self.max_tiles - 1), self.decoder)
         height, width, _ = image.shape
         pixels = cut(image, (0, 0, width, height))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.nn.autocast import in_own_precision
+from vlmtrain.nn.tile_sizes import Squares, TileSizes
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -31,6 +32,10 @@ class VisionEncoder(nn.Module, ABC):
     @abstractmethod
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, H, W] -> patches [N, P, W]."""
+
+    def tile_sizes(self) -> TileSizes:
+        """What size an image should get before it comes here."""
+        return Squares(self.image_size)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,8 +10,7 @@ from torch import Tensor
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.nn.autocast import in_own_precision
-
-Size = tuple[int, int]  # height, width
+from vlmtrain.nn.tile_sizes import Size, WholePatches
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ def cut_patches(pixels: Tensor, sizes: list[Size], patch_size: int) -> CutPatche
     if odd:
         raise ValueError(
             f"tiles of {odd[:3]} pixels do not divide into patches of {patch_size}; "
-            "resize with vlmtrain.data.flexible_patches, which keeps to multiples."
+            "resize as `tile_sizes` says, which keeps to multiples."
         )
     grids = [(height // patch_size, width // patch_size) for height, width in sizes]
     device = pixels.device
@@ -49,11 +48,15 @@ def cut_patches(pixels: Tensor, sizes: list[Size], patch_size: int) -> CutPatche
 class FlexibleEncoder(VisionEncoder):
     """Every tile becomes as many patches as it has, up to `patches_per_tile`; the rest is masked.
 
-    A subclass also sets `patch_size` and implements `encode_patches`.  `image_size` is the side of the largest square,
-    which is what a transform without flexible patches makes of any image.
+    A subclass also sets `patch_size`, implements `encode_patches`, and says in `tile_sizes` what images should become.
+    `image_size` is the side of the largest square.
     """
 
     patch_size: int
+
+    @abstractmethod
+    def tile_sizes(self) -> WholePatches:
+        """Whole patches, at most `patches_per_tile`."""
 
     @abstractmethod
     def encode_patches(self, cut: CutPatches) -> Tensor:
@@ -80,5 +83,5 @@ class FlexibleEncoder(VisionEncoder):
         if largest[0] * largest[1] > self.patches_per_tile:
             raise ValueError(
                 f"a tile of {largest[0]}x{largest[1]} patches is more than the {self.patches_per_tile} that "
-                f"{type(self).__name__} takes; lower max_patches of the transform to {self.patches_per_tile}."
+                f"{type(self).__name__} takes; resize as its `tile_sizes` says."
             )

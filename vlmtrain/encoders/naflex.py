@@ -17,6 +17,7 @@ from vlmtrain.encoders.hugging_face_loading import (
 )
 from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.nn.tile_sizes import WholePatches, naflex_grid
 
 
 class NaFlexEncoder(FlexibleEncoder):
@@ -60,6 +61,9 @@ class NaFlexEncoder(FlexibleEncoder):
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the encoder is frozen."""
         self._checkpoints = True
+
+    def tile_sizes(self) -> WholePatches:
+        return WholePatches(self.patch_size, self.patches_per_tile, naflex_grid)
 
     def encode_patches(self, cut: CutPatches) -> Tensor:
         inputs = {

@@ -12,6 +12,7 @@ from vlmtrain.encoders.hugging_face_loading import drop_unread, find_vision_conf
 from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.nn.tile_sizes import WholePatches, pix2struct_grid
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -63,6 +64,9 @@ class Pix2StructEncoder(FlexibleEncoder):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Not yet: what is padding is known only when the patches are cut."""
         return pixels.float()
+
+    def tile_sizes(self) -> WholePatches:
+        return WholePatches(self.patch_size, self.patches_per_tile, pix2struct_grid)
 
     def encode_patches(self, cut: CutPatches) -> Tensor:
         ids = torch.stack([cut.rows, cut.columns], dim=-1) + 1  # 0 stands for padding

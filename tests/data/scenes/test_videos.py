@@ -15,6 +15,7 @@ from vlmtrain.data.scenes.video_judge import VideoJudge
 from vlmtrain.data.scenes.videos import DIRECTIONS, MOTIONS, MakeVideo
 from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.layout import Text, Visual
+from vlmtrain.nn.tile_sizes import Squares
 
 
 def test_the_same_seed_and_index_give_the_same_bytes() -> None:
@@ -82,7 +83,7 @@ def test_they_go_through_the_users_source_and_form(tmp_path: Path) -> None:
     record = data.evaluation["test"].read(0)
     parts = VideoCaptioning(8).parts(record, 1)
     assert parts[0] == Visual(images=(0, 1, 2, 3)) and isinstance(parts[1], Text) and parts[1].supervised
-    prepared = prepare(record, parts, ImageTransform(16), 1)
+    prepared = prepare(record, parts, ImageTransform(Squares(16)), 1)
     assert prepared.items[0].shape == (4, 3, 16, 16) and prepared.parts[0] == Visual(4, (0, 1, 2, 3))
     assert VideoCaptioning(2, "it is").prompt_parts(record) == [Visual(images=(1, 3)), Text("it is", False)]
     assert VideoCaptioning(1).prompt_parts(record) == [Visual(images=(2,))]

@@ -1,6 +1,7 @@
-"""T33: a grid of patches under a budget that keeps the proportions of the image."""
+"""What size an image gets; T33: a grid of patches under a budget that keeps its proportions."""
 
 import io
+from typing import Literal
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmtrain.data.collate import Collator, Prepared
-from vlmtrain.data.flexible_patches import FlexiblePatches, naflex_grid, pix2struct_grid, resize_to_grid
+from vlmtrain.data.tiling import Tiling
+from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.layout import Text, Visual
+from vlmtrain.nn.tile_sizes import Squares, WholePatches, naflex_grid, pix2struct_grid
 
 SIDES, BUDGETS = st.integers(1, 3000), st.integers(1, 300)
 
@@ -59,7 +62,7 @@ def test_naflex_grids_are_those_of_transformers(height: int, width: int, budget:
     assert (16 * rows, 16 * columns) == get_image_size_for_max_num_patches(height, width, 16, budget)
 
 
-def jpeg(height: int, width: int) -> bytes:
+def png(height: int, width: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), (200, 30, 60)).save(file, "PNG")
     return file.getvalue()
@@ -67,15 +70,26 @@ def jpeg(height: int, width: int) -> bytes:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 4000), (4000, 1), (300, 200), (64, 64)])
 def test_images_become_whole_patches(height: int, width: int) -> None:
-    pixels = FlexiblePatches(16, 24)(jpeg(height, width))
+    pixels = ImageTransform(WholePatches(16, 24))(png(height, width))
     rows, columns = pix2struct_grid(height, width, 16, 24)
     assert pixels.shape == (3, 16 * rows, 16 * columns) and pixels.dtype == torch.uint8
     assert (pixels == torch.tensor([200, 30, 60]).view(3, 1, 1)).all()
 
 
-def test_an_image_that_fits_stays_as_it_is() -> None:
-    pixels = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    assert torch.equal(resize_to_grid(pixels, 16, 24), pixels)
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_an_image_that_fits_stays_as_it_is(resize: Literal["squash", "crop", "pad"]) -> None:
+    file, pixels = io.BytesIO(), torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    made = ImageTransform(WholePatches(16, 24), resize=resize)(file.getvalue())
+    assert torch.equal(made, pixels.permute(2, 0, 1))
+
+
+def test_squares_are_squares() -> None:
+    assert Squares(5)(1, 4000) == (5, 5) and WholePatches(16, 24).side == 64
+    with pytest.raises(ValueError, match="squares of 0 pixels"):
+        Squares(0)
+    with pytest.raises(ValueError, match=r"tiles are squares.*WholePatches"):
+        Tiling(WholePatches(16, 24))
 
 
 def test_the_collator_puts_tiles_of_different_size_on_one_canvas() -> None:
@@ -94,4 +108,4 @@ def test_the_collator_puts_tiles_of_different_size_on_one_canvas() -> None:
 
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_patches=0"):
-        FlexiblePatches(16, 0)
+        WholePatches(16, 0)
