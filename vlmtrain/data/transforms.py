@@ -23,9 +23,9 @@ class ImageTransform:
     """Decodes, cuts out and resizes.
 
     `tile_sizes` is the encoder's; `resize` says how an image of other proportions gets there: "squash" changes them,
-    "crop" keeps the middle, "pad" adds bars.  `crop_scale=(0.5, 1.0)` trains on random cut-outs of 50 to 100 % of the area, proportions 3:4 to 4:3
-    (Szegedy et al. 2015, "Going deeper with convolutions", section 6).  `flip` mirrors every second image: never with
-    captions that say left and right.
+    "crop" keeps the middle, "pad" adds bars.  `crop_scale=(0.5, 1.0)` trains on random cut-outs of 50 to 100 % of the
+    area, proportions 3:4 to 4:3 (Szegedy et al. 2015, "Going deeper with convolutions", section 6).  `flip` mirrors
+    every second image: never with captions that say left and right.
     """
 
     def __init__(
