@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Text
+from vlmtrain.nn.linear_cross_entropy import linear_cross_entropy
 
 VOCABULARY = 320
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -43,6 +44,30 @@ def rows(width: int, batch: int = 2, length: int = 7) -> tuple[Tensor, Tensor, T
     targets[:, :3] = IGNORED_TARGET
     targets[1, 4:] = IGNORED_TARGET
     return embeddings, mask, targets
+
+
+@pytest.mark.parametrize("architecture", FAMILIES, ids=NAMES)
+def test_a_frozen_head_that_is_a_plain_layer_keeps_no_logits(architecture: dict[str, object]) -> None:
+    """linear_cross_entropy asks for an nn.Linear; soft caps and scales make the head more than that."""
+    language_model = make(architecture).requires_grad_(False)
+    embeddings, mask, targets = rows(language_model.width)
+    found = language_model.target_states(embeddings.requires_grad_(), mask, targets)
+    assert isinstance(found.head, nn.Linear) == (architecture["model_type"] not in ("gemma2", "cohere", "granite"))
+    ours, theirs = (
+        linear_cross_entropy(found),
+        F.cross_entropy(found.head(found.states), found.targets, reduction="sum"),
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    pair = [torch.autograd.grad(loss, embeddings, retain_graph=True)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*pair, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES, ids=NAMES)
+def test_weights_in_bf16_give_states_that_the_head_takes(architecture: dict[str, object]) -> None:
+    language_model = CausalLanguageModel(architecture=architecture, precision="bf16").eval()
+    embeddings, mask, targets = rows(language_model.width)
+    found = language_model.target_states(embeddings.bfloat16(), mask, targets)
+    assert found.head(found.states).isfinite().all() and found.states.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("architecture", FAMILIES, ids=NAMES)

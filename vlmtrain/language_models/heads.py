@@ -21,6 +21,8 @@ def logit_head(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     cap = getattr(config, "final_logit_softcapping", None)
     scale = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
     scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
+    if scale == 1.0 and cap is None:
+        return project  # the layer itself: where it is frozen, linear_cross_entropy keeps no logits
 
     def head(states: Tensor) -> Tensor:
         logits = project(states)
@@ -41,7 +43,8 @@ def decoder_states(
     takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
     options = {"position_ids": position_ids} if takes_positions else {}
     output = backbone(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False, **options)
-    return output.last_hidden_state
+    weights = model.get_input_embeddings().weight
+    return output.last_hidden_state.to(weights.dtype)  # Mamba's residuals are fp32, whatever its weights are
 
 
 def positions(attention_mask: Tensor) -> Tensor:
@@ -66,6 +69,8 @@ def seq2seq_head(model: PreTrainedModel, shrinks: bool) -> Callable[[Tensor], Te
     """
     plain = logit_head(model)
     bias = getattr(model, "final_logits_bias", None)
+    if not shrinks and bias is None:
+        return plain
 
     def head(states: Tensor) -> Tensor:
         logits = plain(states * states.shape[-1] ** -0.5 if shrinks else states)
