@@ -46,6 +46,7 @@ QUIZ = [
     ("stages.language.form.promt=a", ["promt", "stages.language.form.prompt"]),
     ("stages.language.transform.flp=true", ["flp", "stages.language.transform.flip"]),
     ("data.path=null", ["data.path", "text"]),
+    ("stages.language.model.language_model.max_tokens=9", ["no _target_", "type model.language_model.max_tokens="]),
     ("model.encoder=null", ["model.encoder", "a VisionEncoder"]),
     ("model.encoder=5", ["model.encoder", "a VisionEncoder"]),
     (

@@ -57,6 +57,9 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
         yield Fault(path, "there is no such stage", offer(name, real, "Stages"))
         return
     yield from _check_section(stage, StageConfig, path, composed)
+    for part in ("model", "objective", "form"):
+        if isinstance(stage.get(part), dict) and stage[part] and "_target_" not in stage[part]:
+            yield _explain_lone_arguments(f"{path}.{part}", part, stage[part], composed)
     if isinstance(stage.get("transform"), dict) and "_target_" not in stage["transform"]:
         # partial: the encoder says how large images are
         node = {**stage["transform"], "_target_": IMAGE_TRANSFORM, "_partial_": True}
@@ -64,6 +67,16 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
     for part, source in (stage.get("start_from") or {}).items():
         if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):
             yield Fault(f"{path}.start_from.{part}", f"got {source!r}", "write {stage: NAME, part: NAME}")
+
+
+def _explain_lone_arguments(path: str, part: str, value: dict[str, Any], composed: Composed) -> Fault:
+    """A part without `_target_`: mostly because a value was typed below a stage's reference to the run's part."""
+    typed = [key for key in composed.typed if key.startswith(f"{path}.")]
+    if typed and part in composed.config:
+        remedy = f"this stage takes the run's {part}: type {typed[0].removeprefix(path.removesuffix(part))}=VALUE"
+    else:
+        remedy = "name its class: _target_: module.Class"
+    return Fault(path, f"got {value!r}, which has no _target_", remedy)
 
 
 def _explain_unknown(key: str, value: Any, prefix: str, known: dict[str, Field[Any]], composed: Composed) -> Fault:
