@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from vlmtrain.config.embedded import resolve_source
-from vlmtrain.language_models.causal import CausalLanguageModel
-
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "retelling.py"
 
 
@@ -17,7 +14,7 @@ def test_the_embedded_language_model_retells_things_and_relations(told: str) -> 
     assert specification is not None and specification.loader is not None
     script = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(script)
-    model = CausalLanguageModel(source=resolve_source("embedded:opt_scenes"), max_tokens=128).eval()
+    model = script.load(["model/language_model=opt_scenes"])
     verdicts = [script.retell(model, "compositional", index, script.TELLINGS[told]) for index in range(20)]
     assert sum(verdict.aspects["relations_right"][1] for verdict in verdicts) >= 10
     assert sum(verdict.correct for verdict in verdicts) >= 19
