@@ -2,7 +2,7 @@
 so, it will hardly do of images.
 
     python scripts/retelling.py                                    # the embedded one
-    python scripts/retelling.py model/language_model=t5_scenes --scenes 500 --told notes
+    python scripts/retelling.py model/language_model=NAME --scenes 500 --told notes
     python scripts/retelling.py model.language_model.source=FOLDER
 
 Each scene is told once, in a caption or in notes, then comes the mark that begins a text, and the model goes on
