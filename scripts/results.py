@@ -61,7 +61,7 @@ def _train(name: str, kind: str, overrides: list[str]) -> dict[str, Any]:
 def _entry(run: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
     of_control = _figures(control)
     return {
-        "command": f"vlmtrain +experiment={run['experiment']}",
+        "commands": [run["command"], control["command"]],
         "git_revision": run["git_revision"],
         "trainable_share": run["trainable_parameters"] / run["total_parameters"],
         "steps": sum(stage["steps"] for stage in run["stages"]),
