@@ -120,7 +120,7 @@ def test_cached_generation_of_padded_rows_is_uncached_generation_of_each(byte_to
 @pytest.mark.parametrize("name", ABLE)
 def test_writing_after_a_prompt_read_one_way_would_be_noticed(name: str) -> None:
     class OneWay(PrefixLanguageModel):
-        _generating = CausalLanguageModel._generating
+        generating = CausalLanguageModel.generating
 
     with pytest.raises(ValueError, match=r"cannot be used.*its logits are off by"):
         OneWay.from_model(make(name).model, None)

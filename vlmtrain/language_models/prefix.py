@@ -26,21 +26,21 @@ class PrefixLanguageModel(CausalLanguageModel):
     layer with a sliding window would not keep to it, so rows longer than the window are refused as well.
     """
 
-    def _take(
+    def adopt(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int, terminator: str | None
     ) -> None:
         if model.get_input_embeddings().weight.device.type != "meta":
             check_prefix_attention(model)
-        super()._take(model, tokenizer, max_tokens, terminator)
+        super().adopt(model, tokenizer, max_tokens, terminator)
 
-    def _states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
+    def states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
         _check_window(self.model, embeddings.shape[1])
-        mask = prefix_mask(attention_mask, prefix_of(targets), self._dtype)
-        with in_own_precision(embeddings.device, self._dtype), checkpointed(self.input_layers, self._checkpoints):
+        mask = prefix_mask(attention_mask, prefix_of(targets), self.dtype)
+        with in_own_precision(embeddings.device, self.dtype), checkpointed(self.input_layers, self.is_checkpointed):
             return decoder_states(self.model, embeddings, mask, positions(attention_mask))
 
-    def _generating(self) -> AbstractContextManager[None]:
-        return _prompt_seeing_itself(self.model, super()._generating())
+    def generating(self) -> AbstractContextManager[None]:
+        return _prompt_seeing_itself(self.model, super().generating())
 
 
 @contextmanager

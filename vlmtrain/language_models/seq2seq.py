@@ -1,25 +1,24 @@
 """Encoder-decoders of transformers behind the LanguageModel seam."""
 
+from collections.abc import Callable
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from vlmtrain.batch import IGNORED_TARGET, TargetStates
+from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.heads import seq2seq_head, seq2seq_states, shrinks_states
 from vlmtrain.language_models.loading import Precision, load_seq2seq, refuse_decoder_only
-from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
-from vlmtrain.layout import Layout
+from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
 from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.checkpointing import checkpointed
-from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.residual_blocks import residual_blocks
 
 
-class Seq2SeqLanguageModel(LanguageModel):
+class Seq2SeqLanguageModel(PretrainedLanguageModel):
     """T5, Flan-T5, mT5, BART...: any encoder-decoder of transformers whose encoder reads embeddings.
 
     The encoder reads vision and prompt, the decoder writes the answer (BLIP-2, Li et al. 2023, section 3.3).
@@ -47,9 +46,7 @@ class Seq2SeqLanguageModel(LanguageModel):
     ) -> None:
         super().__init__()
         model = load_seq2seq(source, architecture, revision, precision)
-        words = tokenizer or source
-        loaded = None if words is None or builds_without_weights() else load_tokenizer(words, revision)
-        self._take(model, loaded, max_tokens, max_target_tokens)
+        self.adopt(model, find_tokenizer(tokenizer, source, revision), max_tokens, max_target_tokens)
         self.source = source or "random"
 
     @classmethod
@@ -63,24 +60,20 @@ class Seq2SeqLanguageModel(LanguageModel):
         """One around a model that exists already."""
         language_model = cls.__new__(cls)
         LanguageModel.__init__(language_model)
-        language_model._take(model, tokenizer, max_tokens, max_target_tokens)
+        language_model.adopt(model, tokenizer, max_tokens, max_target_tokens)
         return language_model
 
-    def _take(
+    def adopt(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None,
         max_tokens: int,
         max_target_tokens: int | None,
     ) -> None:
+        """Hold `model` and lay text out for it; ValueError where it does not do what it is needed for."""
         refuse_decoder_only(model.config)
-        self.model = model
-        self.width = model.get_input_embeddings().embedding_dim
+        self.take(model, None if tokenizer is None else Seq2SeqLayout(tokenizer, max_tokens, max_target_tokens))
         self._start_id = _start_id(model)
-        self._checkpoints = False
-        self._layout = None if tokenizer is None else Seq2SeqLayout(tokenizer, max_tokens, max_target_tokens)
-        if tokenizer is not None:
-            check_vocabulary(tokenizer, model)
         # what a folder says on sampling, beams or penalties is not ours: writing is greedy and the same every time
         self.model.generation_config = GenerationConfig(
             do_sample=False, num_beams=1, decoder_start_token_id=self._start_id
@@ -92,57 +85,20 @@ class Seq2SeqLanguageModel(LanguageModel):
     def input_layers(self) -> nn.ModuleList:
         return residual_blocks(self.model.get_encoder())
 
-    def layout(self) -> Layout:
-        if self._layout is None:
-            raise ValueError("This language model was built without tokenizer; give tokenizer, a folder or hub name.")
-        return self._layout
+    def head(self) -> Callable[[Tensor], Tensor]:
+        return seq2seq_head(self.model, self._shrinks_states)
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        return self.model.get_input_embeddings()(input_ids)
-
-    def target_states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> TargetStates:
-        states = self._states(embeddings, attention_mask, targets)
-        rows = (targets.flatten() != IGNORED_TARGET).nonzero().squeeze(1)  # one index for both, found once
-        return TargetStates(
-            states=states.flatten(0, 1).index_select(0, rows),
-            targets=targets.flatten().index_select(0, rows),
-            head=seq2seq_head(self.model, self._shrinks_states),
-        )
-
-    def logits(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
-        return seq2seq_head(self.model, self._shrinks_states)(self._states(embeddings, attention_mask, targets))
-
-    @torch.no_grad()
     def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int, num_beams: int = 1) -> Tensor:
-        layout = self.layout()
-        assert isinstance(layout, Seq2SeqLayout)
-        with in_own_precision(embeddings.device, self._dtype):
-            written = self.model.generate(
-                inputs_embeds=embeddings.to(self._dtype),
-                attention_mask=attention_mask.long(),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=num_beams,
-                eos_token_id=layout.stop_ids,
-                pad_token_id=layout.pad_id,
-            )
+        written = super().generate(embeddings, attention_mask, max_new_tokens, num_beams)
         return written[:, 1:]  # the start token is nothing that was written
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass, also where the model is frozen."""
-        self._checkpoints = True
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return self.model.get_input_embeddings().weight.dtype
-
-    def _states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
+    def states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
         """The decoder reads what it shall have written so far: the start token, then all targets but the last."""
         written = torch.cat([torch.full_like(targets[:, :1], self._start_id), targets[:, :-1]], dim=1)
         # ignored targets only follow the last one of a row, and a causal decoder never looks at what follows
         decoder_ids = written.masked_fill(written == IGNORED_TARGET, self._start_id)
         blocks = chain(self.input_layers, residual_blocks(self.model.get_decoder()))
-        with in_own_precision(embeddings.device, self._dtype), checkpointed(blocks, self._checkpoints):
+        with in_own_precision(embeddings.device, self.dtype), checkpointed(blocks, self.is_checkpointed):
             return seq2seq_states(self.model, embeddings, attention_mask, decoder_ids)
 
 
