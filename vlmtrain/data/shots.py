@@ -6,31 +6,28 @@ from dataclasses import replace
 from vlmtrain.data.keys import key_of
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
+from vlmtrain.data.sources.view import View
 
 
-class LastShots:
+class LastShots(View):
     """Documents of examples, cut to the last `num_shots` of them and the image that is asked about.
 
     The document's texts follow their images one by one, and the text of the last image is the answer.
     """
 
     def __init__(self, source: Source, num_shots: int) -> None:
-        self.source = source
+        super().__init__(source)
         self.num_shots = _check(num_shots)
-        self.name = f"{source.name} ({num_shots} shots)"
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name} ({self.num_shots} shots)"
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.source.fingerprint}\x1flast\x1f{self.num_shots}".encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
-
-    def read(self, index: int) -> Record:
-        record = self.source.read(index)
+    def change(self, index: int, record: Record) -> Record:
         texts = record.extra.get("texts") or []
         held = len(record.images) - 1
         if texts.count(None) != len(record.images) or held < self.num_shots:
@@ -41,7 +38,7 @@ class LastShots:
         return replace(record, images=images, extra={**record.extra, "texts": kept})
 
 
-class WithShots:
+class WithShots(View):
     """Each record of `source` behind `num_shots` records of `support` with their answers: a document to go on with.
 
     Which ones is drawn from the record's key, none twice and never the record itself.  A record with questions is asked
@@ -52,25 +49,21 @@ class WithShots:
     def __init__(self, source: Source, support: Source, num_shots: int, seed: int = 0) -> None:
         if num_shots >= len(support):
             raise ValueError(f"{num_shots} shots cannot be drawn from the {len(support)} records of {support.name}")
-        self.source = source
+        super().__init__(source)
         self.support = support
         self.num_shots = _check(num_shots)
         self.seed = seed
-        self.name = f"{source.name} ({num_shots} shots of {support.name})"
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name} ({self.num_shots} shots of {self.support.name})"
 
     @property
     def fingerprint(self) -> str:
         parts = (self.source.fingerprint, self.support.fingerprint, str(self.num_shots), str(self.seed))
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
-
-    def read(self, index: int) -> Record:
-        record = self.source.read(index)
+    def change(self, index: int, record: Record) -> Record:
         images: list[bytes] = []
         texts: list[str | None] = []
         for example in self._examples(record.key):

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
+from vlmtrain.data.sources.view import View
 
 
-class ShuffledImages:
+class ShuffledImages(View):
     """`source` with the images moved half of it further on: a model can learn what texts are like, and nothing to see.
 
     No sample keeps its own; where all have equally many and different ones, every image is seen as often as before.
@@ -16,21 +17,17 @@ class ShuffledImages:
     def __init__(self, source: Source) -> None:
         if len(source) < 2:
             raise ValueError(f"{source.name} has {len(source)} sample: images can be shuffled among two or more")
-        self.source = source
-        self.name = f"{source.name} with shuffled images"
+        super().__init__(source)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name} with shuffled images"
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"shuffled {self.source.fingerprint}".encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
-
-    def read(self, index: int) -> Record:
-        record = self.source.read(index)
+    def change(self, index: int, record: Record) -> Record:
         return replace(record, images=self._others(index, record))
 
     def _others(self, index: int, record: Record) -> list[bytes]:
