@@ -61,7 +61,7 @@ def model(byte_tokenizer: str) -> nn.Module:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_on_disk_is_learned_and_evaluated(case: str, model: Any, tmp_path: Path) -> None:
     make_data, form, evaluation, make_transform = CASES[case]
-    data, transform = make_data(str(tmp_path), **FEW), make_transform(16)
+    data, transform = make_data(str(tmp_path), **FEW), make_transform(model.encoder.tile_sizes())
     most = max(getattr(transform, "max_tiles", 1), max_frames_of(form))
     collator = Collator(model.layout(), model.placeholders_per_item, most)
     loader = StepLoader(data.train, form, transform, collator, LoadingPlan(seed=0, batch_size=4, max_steps=2))
