@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT, TABLE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
 HEAD = """# Results
 
-Every experiment at `scale=tiny`, as `vlmtrain +experiment=NAME` trains it on two CPU cores. The control is the same run
-trained on other samples' images (`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds
-are those of training, all stages; figures are of one seed. `python scripts/results.py NAME` trains both and writes
-this page; [results.json](results.json) has commands and revisions.
+Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
+(`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all stages;
+[results.json](results.json) has the commands and revisions. Figures are of one seed. `python scripts/results.py NAME`
+trains both, unless runs/results/NAME holds them, and writes this page.
 
 | experiment | trainable | steps | seconds | held-out figure | value | control |
 | --- | --- | --- | --- | --- | --- | --- |
