@@ -21,9 +21,9 @@ KEPT, TABLE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
 HEAD = """# Results
 
 Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
-(`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all stages;
-[results.json](results.json) has the commands and revisions. Figures are of one seed. `python scripts/results.py NAME`
-trains both, unless runs/results/NAME holds them, and writes this page.
+(`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all
+stages; [results.json](results.json) has the commands and revisions. Figures are of one seed.
+`python scripts/results.py NAME` trains both, unless runs/results/NAME holds them, and writes this page.
 
 | experiment | trainable | steps | seconds | held-out figure | value | control |
 | --- | --- | --- | --- | --- | --- | --- |
