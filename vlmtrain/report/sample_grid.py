@@ -23,19 +23,21 @@ class _Card:
     """One sample with its texts broken into lines."""
 
     outcome: SampleOutcome
+    prompt: list[str]
     text: list[str]
     reference: list[str]
 
     @property
     def height(self) -> int:
-        lines = 34 * len(self.text) + (10 + 27 * len(self.reference) if self.reference else 0)
+        lines = 27 * len(self.prompt) + 34 * len(self.text) + (10 + 27 * len(self.reference) if self.reference else 0)
         return _SIDE + 2 * _PADDING + lines
 
 
 def draw_grid(
     outcomes: Sequence[SampleOutcome], path: Path, title: str, subtitle: str = "", num_columns: int = 4
 ) -> None:
-    """Writes the picture: one block of cards per task and split, a mark where the judge decided, the truth if wrong.
+    """Writes the picture: one block of cards per task and split, the prompt if any, a mark where
+    the judge decided, the truth if wrong.
 
     Characters that Pillow's built-in font lacks appear as boxes here; the HTML page shows them.
     """
@@ -88,7 +90,8 @@ def _make_card(outcome: SampleOutcome) -> _Card:
     text = wrap(outcome.text or "(nothing)", _font(25), width - mark)
     shows_truth = outcome.correct is not True and outcome.references
     reference = wrap(f"true: {outcome.references[0]}", _font(20), width, 3) if shows_truth else []
-    return _Card(outcome, text, reference)
+    prompt = wrap(outcome.prompt, _font(20), width, 2)
+    return _Card(outcome, prompt, text, reference)
 
 
 def _draw_card(canvas: Image.Image, card: _Card, corner: tuple[int, int], height: int) -> None:
@@ -98,6 +101,9 @@ def _draw_card(canvas: Image.Image, card: _Card, corner: tuple[int, int], height
     canvas.paste(open_picture(card.outcome.image, _SIDE), corner, _picture_mask())
     draw.rounded_rectangle((left, top, left + _SIDE, top + height), radius=18, outline=_EDGE, width=2)
     x, y = left + _PADDING, top + _SIDE + _PADDING
+    for line in card.prompt:
+        draw.text((x, y), line, font=_font(20), fill=_GREY)
+        y += 27
     if card.outcome.correct is not None:
         _draw_mark(draw, x, y + 2, card.outcome.correct)
         x += 38
