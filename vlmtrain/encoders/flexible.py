@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.nn.autocast import in_own_precision
-from vlmtrain.nn.tile_sizes import Size, WholePatches
+from vlmtrain.nn.tile_sizes import Size, TileSizes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FlexibleEncoder(VisionEncoder):
     patch_size: int
 
     @abstractmethod
-    def tile_sizes(self) -> WholePatches:
+    def tile_sizes(self) -> TileSizes:
         """Whole patches, at most `patches_per_tile`."""
 
     @abstractmethod

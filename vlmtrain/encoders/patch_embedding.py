@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from vlmtrain.encoders.flexible import CutPatches, FlexibleEncoder
 from vlmtrain.nn.initial_std import initial_std
+from vlmtrain.nn.tile_sizes import Squares, TileSizes
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -29,6 +30,10 @@ class PatchEmbedding(FlexibleEncoder):
         nn.init.zeros_(self.project.bias)
         for table in (self.rows, self.columns):
             nn.init.trunc_normal_(table.weight, std=0.02)
+
+    def tile_sizes(self) -> TileSizes:
+        """Squares: each side has positions for `image_size` pixels and no more."""
+        return Squares(self.image_size)
 
     def encode_patches(self, cut: CutPatches) -> Tensor:
         return self.project(cut.values) + self.rows(cut.rows) + self.columns(cut.columns)
