@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import VisualFeatures
-from vlmtrain.connectors.perceiver_idefics2 import NORM_EPS, GatedMLP, Idefics2Resampler
+from vlmtrain.connectors.perceiver_idefics2 import NORM_EPS, Idefics2Resampler
+from vlmtrain.nn.swiglu import SwiGLU
 
 WIDTH, PATCHES, LANGUAGE_WIDTH, LATENTS = 12, 9, 16, 5
 MASK = torch.arange(PATCHES) < torch.tensor([9, 4, 1]).unsqueeze(1)
@@ -16,8 +17,8 @@ MASK = torch.arange(PATCHES) < torch.tensor([9, 4, 1]).unsqueeze(1)
 def named(ours: Idefics2Resampler, of: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
     """`of` our parameters, under the names of Idefics2Connector."""
 
-    def mlp(prefix: str, module: GatedMLP) -> dict[str, Tensor]:
-        parts = {"gate_proj": module.gate, "up_proj": module.expand, "down_proj": module.contract}
+    def mlp(prefix: str, module: SwiGLU) -> dict[str, Tensor]:
+        parts = {"gate_proj": module.to_switch, "up_proj": module.expand, "down_proj": module.contract}
         return {f"{prefix}.{name}.weight": of(part.weight) for name, part in parts.items()}
 
     resampler = "perceiver_resampler"

@@ -37,6 +37,9 @@ class Connector(nn.Module, ABC):
                 f"{type(self).__name__} makes a visual token of every patch, padding included, and this encoder pads "
                 "tiles of fewer patches; choose a connector that leaves padding out: model/connector=perceiver."
             )
-        embeddings = self.connect_tiles(features.patches).flatten(0, 1)  # [V, D]
+        return self.pack(self.connect_tiles(features.patches), features)
+
+    def pack(self, embeddings: Tensor, features: VisualFeatures) -> VisualTokens:
+        """Visual tokens [tiles or items, each's tokens, D] of `features`, one after the other."""
         tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
-        return VisualTokens(embeddings, tokens_per_item, features.items_per_sample)
+        return VisualTokens(embeddings.flatten(0, 1), tokens_per_item, features.items_per_sample)

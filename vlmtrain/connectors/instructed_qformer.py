@@ -73,7 +73,7 @@ class InstructedQFormerConnector(QFormerConnector):
 
     def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
         told = self._silence(features.patches) if text is None else _per_tile(features, text)
-        return self.tokens_of(self._read(features.patches, features.patch_mask, told), features)
+        return self.pack(self.project(self._read(features.patches, features.patch_mask, told)), features)
 
     def _read(self, patches: Tensor, patch_mask: Tensor | None, told: Instructions) -> Tensor:
         memory = self.qformer.remember(patches, patch_mask)

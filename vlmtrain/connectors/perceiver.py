@@ -82,9 +82,8 @@ class PerceiverResampler(Connector):
 
     def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
         patches = blank_padding(features.patches, features.patch_mask) + self.times(features.tiles_per_item)
-        embeddings = self.resample(*join_tiles(patches, features.patch_mask, features.tiles_per_item))
-        tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
-        return VisualTokens(embeddings.flatten(0, 1), tokens_per_item, features.items_per_sample)
+        context = join_tiles(patches, features.patch_mask, features.tiles_per_item)
+        return self.pack(self.resample(*context), features)
 
     def resample(self, context: Tensor, context_mask: Tensor | None = None) -> Tensor:
         """context [I, S, W], context_mask [I, S] -> [I, Q, D]"""

@@ -5,31 +5,15 @@ and gated feed-forwards, as the Mistral layers behind it have them; and it makes
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import TextBatch, VisualFeatures, VisualTokens
-from vlmtrain.connectors.base import Connector
-from vlmtrain.connectors.padding import blank_padding
+from vlmtrain.connectors.masked import MaskedConnector
 from vlmtrain.nn.latent_attention import LatentAttention
+from vlmtrain.nn.swiglu import SwiGLU
 
 PROJECTION_FACTOR = 3.5  # Mistral-7B's 14336 / 4096, which the projection before the resampler shares
 FEED_FORWARD_FACTOR = 4
 NORM_EPS = 1e-5  # of the released model
-
-
-class GatedMLP(nn.Module):
-    """Two projections, one through SiLU gating the other, and one back (Shazeer 2020); no biases."""
-
-    def __init__(self, input_width: int, inner_width: int, output_width: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(input_width, inner_width, bias=False)
-        self.expand = nn.Linear(input_width, inner_width, bias=False)
-        self.contract = nn.Linear(inner_width, output_width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., W] -> [..., D]"""
-        return self.contract(F.silu(self.gate(x)) * self.expand(x))
 
 
 class Idefics2Layer(nn.Module):
@@ -41,7 +25,7 @@ class Idefics2Layer(nn.Module):
         self.latent_norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.attention = LatentAttention(width, num_heads, head_width, num_key_value_heads)
         self.feed_forward_norm = nn.RMSNorm(width, eps=NORM_EPS)
-        self.feed_forward = GatedMLP(width, FEED_FORWARD_FACTOR * width, width)
+        self.feed_forward = SwiGLU(width, FEED_FORWARD_FACTOR * width)
 
     def forward(self, latents: Tensor, context: Tensor, context_mask: Tensor | None) -> Tensor:
         """latents [N, Q, D], context [N, P, D], context_mask [N, P] -> [N, Q, D]"""
@@ -49,7 +33,7 @@ class Idefics2Layer(nn.Module):
         return latents + self.feed_forward(self.feed_forward_norm(latents))
 
 
-class Idefics2Resampler(Connector):
+class Idefics2Resampler(MaskedConnector):
     """A gated MLP projects the patches, then learned latents read them: a fixed number of visual tokens per tile.
 
     Args:
@@ -76,7 +60,7 @@ class Idefics2Resampler(Connector):
     ) -> None:
         super().__init__()
         self.tokens_per_tile = num_latents
-        self.project = GatedMLP(encoder_width, int(PROJECTION_FACTOR * language_width), language_width)
+        self.project = SwiGLU(encoder_width, int(PROJECTION_FACTOR * language_width), language_width)
         # transformers starts from ones, for weights that are loaded after; latents that start equal stay equal
         self.latents = nn.Parameter(torch.randn(num_latents, language_width))
         self.layers = nn.ModuleList(
@@ -91,9 +75,3 @@ class Idefics2Resampler(Connector):
         for layer in self.layers:
             latents = layer(latents, context, patch_mask)
         return self.norm(latents)
-
-    def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
-        patches = blank_padding(features.patches, features.patch_mask)
-        embeddings = self.connect_tiles(patches, features.patch_mask).flatten(0, 1)
-        tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
-        return VisualTokens(embeddings, tokens_per_item, features.items_per_sample)

@@ -35,9 +35,4 @@ class QFormerConnector(Connector):
         return self.project(self.qformer(patches))
 
     def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
-        return self.tokens_of(self.qformer(features.patches, features.patch_mask), features)
-
-    def tokens_of(self, states: Tensor, features: VisualFeatures) -> VisualTokens:
-        """States of the queries [N, Q, D of the Q-Former] -> what the language model reads."""
-        tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
-        return VisualTokens(self.project(states).flatten(0, 1), tokens_per_item, features.items_per_sample)
+        return self.pack(self.project(self.qformer(features.patches, features.patch_mask)), features)

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import TextBatch, VisualFeatures, VisualTokens
-from vlmtrain.connectors.base import Connector
-from vlmtrain.connectors.padding import blank_padding
+from vlmtrain.connectors.masked import MaskedConnector
 from vlmtrain.nn.attention import attend, merge_heads, split_heads
 
 FEED_FORWARD_FACTOR = 2
@@ -37,7 +35,7 @@ class MapperLayer(nn.Module):
         return x + self.contract(F.relu(self.expand(self.feed_forward_norm(x))))
 
 
-class TransformerMapper(Connector):
+class TransformerMapper(MaskedConnector):
     """A fixed number of visual tokens per tile: the states of learned constants.
 
     Args:
@@ -77,9 +75,3 @@ class TransformerMapper(Connector):
         for layer in self.layers:
             x = layer(x, mask)
         return x[:, num_patches:]
-
-    def forward(self, features: VisualFeatures, text: TextBatch | None = None) -> VisualTokens:
-        patches = blank_padding(features.patches, features.patch_mask)
-        embeddings = self.connect_tiles(patches, features.patch_mask).flatten(0, 1)
-        tokens_per_item = [self.tokens_per_item(tiles) for tiles in features.tiles_per_item]
-        return VisualTokens(embeddings, tokens_per_item, features.items_per_sample)

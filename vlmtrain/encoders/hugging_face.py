@@ -8,14 +8,13 @@ from torch import Tensor
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.encoders.hugging_face_loading import (
     PRECISIONS,
-    drop_unread,
+    cut_to,
     find_normalisation,
     find_vision_config,
     load_vision_model,
     read_layers,
 )
-from vlmtrain.encoders.taps import Tap, choose_taps
-from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.encoders.taps import Tap
 
 
 class HuggingFaceEncoder(VisionEncoder):
@@ -59,11 +58,8 @@ class HuggingFaceEncoder(VisionEncoder):
         num_patches = (self.image_size // config.patch_size) ** 2
         self.patches_per_tile = num_patches + int(keep_class_token)
         self._num_tokens = num_patches + int(self._has_class_token) + self._num_registers
-        blocks = residual_blocks(self.model)
-        self.taps = choose_taps(tap, len(blocks))
+        self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
-        del blocks[self.taps.num_blocks :]
-        drop_unread(self.model, self.taps.reads_end)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the encoder is frozen."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from vlmtrain.encoders.taps import Taps
+from vlmtrain.encoders.taps import Tap, Taps, choose_taps
 from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
@@ -41,6 +41,15 @@ def load_vision_model(
     if source is None or builds_without_weights():
         return AutoModel.from_config(config, dtype=dtype, trust_remote_code=False)
     return AutoModel.from_pretrained(source, config=config, dtype=dtype, **_where(source, revision))
+
+
+def cut_to(tap: Tap, model: PreTrainedModel) -> Taps:
+    """Which blocks of `model` are read; what stands behind the last of them, or never reaches our output, is gone."""
+    blocks = residual_blocks(model)
+    taps = choose_taps(tap, len(blocks))
+    del blocks[taps.num_blocks :]
+    drop_unread(model, taps.reads_end)
+    return taps
 
 
 def drop_unread(model: nn.Module, reads_end: bool) -> None:

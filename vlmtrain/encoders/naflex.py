@@ -9,14 +9,13 @@ from torch import Tensor
 from vlmtrain.encoders.flexible import CutPatches, FlexibleEncoder
 from vlmtrain.encoders.hugging_face_loading import (
     PRECISIONS,
-    drop_unread,
+    cut_to,
     find_normalisation,
     find_vision_config,
     load_vision_model,
     read_layers,
 )
-from vlmtrain.encoders.taps import Tap, choose_taps
-from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.encoders.taps import Tap
 from vlmtrain.nn.tile_sizes import WholePatches, naflex_grid
 
 
@@ -51,12 +50,9 @@ class NaFlexEncoder(FlexibleEncoder):
         self.patch_size: int = config.patch_size
         self.patches_per_tile = max_patches
         self.image_size = self.patch_size * math.isqrt(max_patches)
-        blocks = residual_blocks(self.model)
-        self.taps = choose_taps(tap, len(blocks))
+        self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
         self._checkpoints = False
-        del blocks[self.taps.num_blocks :]
-        drop_unread(self.model, self.taps.reads_end)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the encoder is frozen."""

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from transformers import Pix2StructForConditionalGeneration, Pix2StructVisionModel
 
 from vlmtrain.encoders.flexible import CutPatches, FlexibleEncoder
-from vlmtrain.encoders.hugging_face_loading import drop_unread, find_vision_config, read_layers
-from vlmtrain.encoders.taps import Tap, choose_taps
+from vlmtrain.encoders.hugging_face_loading import cut_to, find_vision_config, read_layers
+from vlmtrain.encoders.taps import Tap
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
-from vlmtrain.nn.residual_blocks import residual_blocks
 from vlmtrain.nn.tile_sizes import WholePatches, pix2struct_grid
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -50,12 +49,9 @@ class Pix2StructEncoder(FlexibleEncoder):
         self.patch_size = math.isqrt(config.patch_embed_hidden_size // 3)
         self.patches_per_tile = max_patches
         self.image_size = self.patch_size * math.isqrt(max_patches)
-        blocks = residual_blocks(self.model)
-        self.taps = choose_taps(tap, len(blocks))
+        self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
         self._checkpoints = False
-        del blocks[self.taps.num_blocks :]
-        drop_unread(self.model, self.taps.reads_end)
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the encoder is frozen."""

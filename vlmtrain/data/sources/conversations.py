@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vlmtrain.data.record import Record
-from vlmtrain.data.sources.json_file import Fields, JsonFile, check_file_name
+from vlmtrain.data.sources.json_file import Fields, check_file_name
+from vlmtrain.data.sources.json_source import JsonSource
 
 IMAGE_MARK = "<image>"
 _SPEAKERS = ("human", "gpt")
 
 
-class Conversations:
+class Conversations(JsonSource):
     """Entries {"id", "image", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"}, {"from": "gpt",
     "value": "A dog."}]} of the file at `path`; images lie in the folder `images`, or beside the file.
 
@@ -30,28 +28,18 @@ class Conversations:
         folder = Path(images).expanduser() if images is not None else file.parent
         if not folder.is_dir():
             raise ValueError(f"there is no folder of images {folder.absolute()}: name it with data.images=FOLDER")
-        self.name = str(file)
-        keys: list[bytes] = []
+        super().__init__(file, CONVERSATIONS_TO_WRITE, folder)
 
-        def check(fields: Fields) -> list[str]:
-            names = images_of(fields)
-            check_turns(fields.get("conversations"), len(names))
-            keys.append(f"{fields.get('id', '')}#{len(keys)}".encode())  # ids are not unique in what is published
-            return names
+    def files_in(self, fields: Fields) -> list[str]:
+        names = images_of(fields)
+        check_turns(fields.get("conversations"), len(names))
+        return names
 
-        self._entries = JsonFile(file, check, CONVERSATIONS_TO_WRITE, folder)
-        self._keys: NDArray[np.bytes_] = np.array(keys)
-        self.fingerprint = self._entries.fingerprint
+    def key_of(self, fields: Fields, number: int) -> str:
+        return f"{fields.get('id', '')}#{number}"  # ids are not unique in what is published
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def key(self, index: int) -> str:
-        return str(self._keys[index].decode())
-
-    def read(self, index: int) -> Record:
-        key, fields = self.key(index), self._entries.fields(index)
-        images = [self._entries.read_file(name, key) for name in images_of(fields)]
+    def record(self, key: str, fields: Fields) -> Record:
+        images = [self.objects.read_file(name, key) for name in images_of(fields)]
         turns = [turn["value"] for turn in fields["conversations"]]
         question = {"text": turns[0].replace(IMAGE_MARK, "").strip(), "answer": turns[1].strip()}
         return Record(key, images, [turns[1].strip()], {"turns": turns, "questions": [question]})

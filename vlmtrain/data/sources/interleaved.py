@@ -1,18 +1,14 @@
 """Documents of images and texts in reading order, one per line of JSON."""
 
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
 from vlmtrain.data.record import Record
 from vlmtrain.data.sources.fields import captions_in
-from vlmtrain.data.sources.json_file import Fields, JsonFile, check_file_name
+from vlmtrain.data.sources.json_file import Fields, check_file_name
+from vlmtrain.data.sources.json_source import JsonSource, find_json_file
 
 DOCUMENTS_FILE = "documents.jsonl"
 
 
-class InterleavedDocuments:
+class InterleavedDocuments(JsonSource):
     """The lines of `folder`/documents.jsonl, or of the .jsonl file itself, with the images beside it.
 
     A line has two lists of equal length, as OBELICS has (Laurençon et al. 2023, arXiv:2306.16527): at each place of the
@@ -22,31 +18,13 @@ class InterleavedDocuments:
     """
 
     def __init__(self, path: str) -> None:
-        place = Path(path).expanduser()
-        file = place / DOCUMENTS_FILE if place.is_dir() else place
-        if not file.is_file():
-            raise ValueError(f"there is no {file.absolute()}: {DOCUMENTS_TO_WRITE}")
-        self.name = str(file)
-        keys: list[bytes] = []
+        super().__init__(find_json_file(path, DOCUMENTS_FILE, DOCUMENTS_TO_WRITE), DOCUMENTS_TO_WRITE)
 
-        def check(fields: Fields) -> list[str]:
-            images = _images_in(fields)
-            keys.append(str(fields.get("id", f"{file.stem}/{len(keys)}")).encode())
-            return images
+    def files_in(self, fields: Fields) -> list[str]:
+        return _images_in(fields)
 
-        self._lines = JsonFile(file, check, DOCUMENTS_TO_WRITE)
-        self._keys: NDArray[np.bytes_] = np.array(keys)
-        self.fingerprint = self._lines.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def key(self, index: int) -> str:
-        return str(self._keys[index].decode())
-
-    def read(self, index: int) -> Record:
-        key, fields = self.key(index), self._lines.fields(index)
-        images = [self._lines.read_file(name, key) for name in fields["images"] if name is not None]
+    def record(self, key: str, fields: Fields) -> Record:
+        images = [self.objects.read_file(name, key) for name in fields["images"] if name is not None]
         texts = fields["texts"]
         captions = captions_in(fields) or [text for text in texts if text is not None]
         extra = {name: value for name, value in fields.items() if name not in ("images", "captions", "caption", "text")}

@@ -1,18 +1,14 @@
 """A folder of images with a captions.jsonl: {"image": "dogs/1.jpg", "caption": "a dog"} per line."""
 
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
 from vlmtrain.data.record import Record
 from vlmtrain.data.sources.fields import captions_in, other_fields
-from vlmtrain.data.sources.json_file import Fields, JsonFile, check_file_name
+from vlmtrain.data.sources.json_file import Fields, check_file_name
+from vlmtrain.data.sources.json_source import JsonSource, find_json_file
 
 CAPTIONS_FILE = "captions.jsonl"
 
 
-class JsonLines:
+class JsonLines(JsonSource):
     """The lines of `folder`/captions.jsonl, or of the .jsonl file itself, with the images beside it.
 
     A line names its image by a path inside the folder: an absolute path, one that climbs out, or a link that leads out
@@ -21,34 +17,19 @@ class JsonLines:
     """
 
     def __init__(self, path: str) -> None:
-        place = Path(path).expanduser()
-        file = place / CAPTIONS_FILE if place.is_dir() else place
-        if not file.is_file():
-            raise ValueError(f"there is no {file.absolute()}: {LINES_TO_WRITE}")
-        self.name = str(file)
-        images: list[bytes] = []
+        super().__init__(find_json_file(path, CAPTIONS_FILE, LINES_TO_WRITE), LINES_TO_WRITE)
 
-        def check(fields: Fields) -> list[str]:
-            image = check_file_name(fields.get("image"))
-            if not captions_in(fields) and "caption" not in fields and "captions" not in fields:
-                raise ValueError('there is no "caption" and no "captions"')
-            images.append(image.encode())
-            return [image]
+    def files_in(self, fields: Fields) -> list[str]:
+        image = check_file_name(fields.get("image"))
+        if not captions_in(fields) and "caption" not in fields and "captions" not in fields:
+            raise ValueError('there is no "caption" and no "captions"')
+        return [image]
 
-        self._lines = JsonFile(file, check, LINES_TO_WRITE)
-        self._images: NDArray[np.bytes_] = np.array(images)
-        self.fingerprint = self._lines.fingerprint
+    def key_of(self, fields: Fields, number: int) -> str:
+        return str(fields["image"])
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def key(self, index: int) -> str:
-        return str(self._images[index].decode())
-
-    def read(self, index: int) -> Record:
-        key = self.key(index)
-        fields = self._lines.fields(index)
-        return Record(key, [self._lines.read_file(key, key)], captions_in(fields), other_fields(fields))
+    def record(self, key: str, fields: Fields) -> Record:
+        return Record(key, [self.objects.read_file(key, key)], captions_in(fields), other_fields(fields))
 
 
 LINES_TO_WRITE = (

@@ -4,13 +4,12 @@ import io
 import math
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.fields import captions_in
-from vlmtrain.data.sources.json_file import Fields, JsonFile, check_file_name
+from vlmtrain.data.sources.json_file import Fields, check_file_name
+from vlmtrain.data.sources.json_source import JsonSource, find_json_file
 
 VIDEOS_FILE = "videos.jsonl"
 _ANIMATIONS = (".gif", ".webp", ".png")
@@ -19,7 +18,7 @@ _NO_DURATION = 100  # ms; how long browsers show a frame that says 0
 _TINY = 1e-9
 
 
-class Videos:
+class Videos(JsonSource):
     """The lines of `folder`/videos.jsonl, or of the .jsonl file itself, with the videos beside it.
 
     A line names `frames`, a list of images taken `fps` times a second (without it they are taken as they are), or
@@ -31,32 +30,14 @@ class Videos:
     def __init__(self, path: str, frames_per_second: float = 1.0, max_sampled: int = 256) -> None:
         if not frames_per_second > 0 or max_sampled < 1:
             raise ValueError(f"frames_per_second={frames_per_second} and max_sampled={max_sampled} must be above 0")
-        place = Path(path).expanduser()
-        file = place / VIDEOS_FILE if place.is_dir() else place
-        if not file.is_file():
-            raise ValueError(f"there is no {file.absolute()}: {VIDEOS_TO_WRITE}")
-        self.name = str(file)
         self.frames_per_second = frames_per_second
         self.max_sampled = max_sampled
-        keys: list[bytes] = []
+        super().__init__(find_json_file(path, VIDEOS_FILE, VIDEOS_TO_WRITE), VIDEOS_TO_WRITE)
 
-        def check(fields: Fields) -> list[str]:
-            files = _files_in(fields)
-            keys.append(str(fields.get("id", f"{file.stem}/{len(keys)}")).encode())
-            return files
+    def files_in(self, fields: Fields) -> list[str]:
+        return _files_in(fields)
 
-        self._lines = JsonFile(file, check, VIDEOS_TO_WRITE)
-        self._keys: NDArray[np.bytes_] = np.array(keys)
-        self.fingerprint = self._lines.fingerprint
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def key(self, index: int) -> str:
-        return str(self._keys[index].decode())
-
-    def read(self, index: int) -> Record:
-        key, fields = self.key(index), self._lines.fields(index)
+    def record(self, key: str, fields: Fields) -> Record:
         images = self._frames(fields, key) if "frames" in fields else self._animation(fields, key)
         extra = {
             name: value
@@ -69,10 +50,10 @@ class Videos:
         names: list[str] = fields["frames"]
         fps = float(fields.get("fps", self.frames_per_second))
         wanted = [int(time * fps + _TINY) for time in self._times(len(names) / fps, key)]
-        return [self._lines.read_file(names[frame], key) for frame in wanted]
+        return [self.objects.read_file(names[frame], key) for frame in wanted]
 
     def _animation(self, fields: Fields, key: str) -> list[bytes]:
-        data = self._lines.read_file(fields["video"], key)
+        data = self.objects.read_file(fields["video"], key)
         try:
             with Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "PNG")) as clip:
                 if clip.width * clip.height > _MAX_PIXELS:
