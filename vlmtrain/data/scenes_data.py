@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlmtrain.data.asking import OneByOne
-from vlmtrain.data.scenes.text import retold
+from vlmtrain.data.scenes.text import instructed, retold
 from vlmtrain.data.scenes.write import VERSION, prepare
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.documents import MadeDocuments
@@ -68,10 +68,17 @@ class SceneTexts:
     """Documents about scenes that are never drawn, made as they are asked for: nothing is written to disk."""
 
     together = 1
+    make = staticmethod(retold)
 
     def __init__(self, seed: int = 0, num_train: int = 100_000, num_held_out: int = 500) -> None:
-        self.train: Source = MadeDocuments(retold, seed, num_train)
-        self.evaluation: dict[str, Source] = {"held_out": MadeDocuments(retold, seed, num_held_out, first=num_train)}
+        self.train: Source = MadeDocuments(self.make, seed, num_train)
+        self.evaluation: dict[str, Source] = {"held_out": MadeDocuments(self.make, seed, num_held_out, first=num_train)}
+
+
+class SceneInstructions(SceneTexts):
+    """As SceneTexts; half of the documents answer questions about their scene."""
+
+    make = staticmethod(instructed)
 
 
 def _open(folder: Path, format: str, split: str) -> Source:

@@ -11,6 +11,7 @@ from vlmtrain.data.scenes.words import RELATION_PHRASES
 from vlmtrain.data.scenes.world import make_scene
 
 _FEWEST_LINES, _MOST_LINES = 2, 5
+_MOST_QUESTIONS = 4
 NOTHING = "no"  # in notes, at the place of a thing or a relation that a scene has not
 SEPARATOR = "</s>"  # what OPT puts before every text
 _ATTRIBUTES = ("colour", "shape", "size", "texture")
@@ -76,6 +77,21 @@ def retold(seed: int, index: int) -> str:
     if draws.chance(0.3):
         after.append(_fact(scene, draws))
     return "\n".join(before) + SEPARATOR + "\n".join(after)
+
+
+def instructed(seed: int, index: int) -> str:
+    """Every second time `retold`; else a scene in notes or a caption, and behind SEPARATOR questions with answers.
+
+    What a language model learns from it is to answer as well as to tell, as instruction tuning does for the published
+    ones before they are given images.
+    """
+    draws = Draws("instructed", seed, index)
+    if draws.chance(0.5):
+        return retold(seed, index)
+    scene = make_scene(seed, "text", index)
+    asked = questions(scene, draws.below(2**20))[: 1 + draws.below(_MOST_QUESTIONS)]
+    before = notes(scene) if draws.chance(0.8) else caption(scene, draws.below(2**20))
+    return before + SEPARATOR + "\n".join(f"{question.text} {question.answer}" for question in asked)
 
 
 def _fact(scene: Scene, draws: Draws) -> str:
