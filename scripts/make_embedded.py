@@ -1,11 +1,12 @@
-"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit,bert,opt,t5}_scenes, from vlmtrain's own recipes.
+"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit,bert,opt,qwen,t5}_scenes, from vlmtrain's own recipes.
 
     python scripts/make_embedded.py tokenizers      # first: words and byte pairs of the scenes' text
     python scripts/make_embedded.py vit             # experiment pretrain_vit: image encoder and text tower
     python scripts/make_embedded.py opt             # experiment pretrain_opt: language model
+    python scripts/make_embedded.py qwen            # experiment pretrain_qwen: language model that answers questions
     python scripts/make_embedded.py t5              # experiment pretrain_t5: encoder-decoder
 
-Running it again goes on where it was interrupted.  `vit`, `opt` and `t5` take further overrides of the configuration.
+Running it again goes on where it was interrupted.  All but `tokenizers` take further overrides of the configuration.
 """
 
 import hashlib
@@ -36,9 +37,12 @@ ABOUT = {
     "Q-Former starts from it. `transformers.BertModel` loads it.",
     "opt_scenes": "A small OPT, trained on text about procedural scenes, captions and notes; it never saw an image. "
     "`transformers.OPTForCausalLM` loads it.",
+    "qwen_scenes": "A small Qwen3 with the tokenizer of opt_scenes, trained on text about scenes: captions, notes, "
+    "questions with answers; it never saw an image. `transformers.Qwen3ForCausalLM` loads it.",
     "t5_scenes": "A small T5 with the tokenizer of opt_scenes, trained on the same text: what was said goes to the "
     "encoder, the decoder says it again. It never saw an image. `transformers.T5ForConditionalGeneration` loads it.",
 }
+LANGUAGE_MODELS = ("opt", "qwen", "t5")
 NUM_DOCUMENTS = 5000
 BYTE_PAIRS = 320
 SEED = 1
@@ -62,19 +66,13 @@ def make_vit(overrides: list[str]) -> None:
     _describe("bert_scenes", figures | {"stages": figures["stages"][:1]})
 
 
-def make_opt(overrides: list[str]) -> None:
-    """Train, then write the language model as OPT."""
-    run = _train("pretrain_opt", overrides)
-    _trained_part(run, "text", "language_model").model.save_pretrained(EMBEDDED / "opt_scenes")
-    _describe("opt_scenes", _figures(run))
-
-
-def make_t5(overrides: list[str]) -> None:
-    """Train, then write the encoder-decoder as T5, with the tokenizer of OPT."""
-    run = _train("pretrain_t5", overrides)
-    PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "opt_scenes").save_pretrained(EMBEDDED / "t5_scenes")
-    _trained_part(run, "text", "language_model").model.save_pretrained(EMBEDDED / "t5_scenes")
-    _describe("t5_scenes", _figures(run))
+def make_language_model(name: str, overrides: list[str]) -> None:
+    """Train, then write the language model in transformers' layout; all of them have the tokenizer of OPT."""
+    run = _train(f"pretrain_{name}", overrides)
+    folder = EMBEDDED / f"{name}_scenes"
+    PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "opt_scenes").save_pretrained(folder)
+    _trained_part(run, "text", "language_model").model.save_pretrained(folder)
+    _describe(f"{name}_scenes", _figures(run))
 
 
 def _train(experiment: str, overrides: list[str]) -> Path:
@@ -194,10 +192,8 @@ def main() -> None:
         make_tokenizers()
     elif verb == "vit":
         make_vit(overrides)
-    elif verb == "opt":
-        make_opt(overrides)
-    elif verb == "t5":
-        make_t5(overrides)
+    elif verb in LANGUAGE_MODELS:
+        make_language_model(verb, overrides)
     else:
         sys.stderr.write(__doc__ or "")
 

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmtrain.data.scenes.grammar import caption, judge, parse
-from vlmtrain.data.scenes.text import NOTHING, SEPARATOR, notes, retold
+from vlmtrain.data.scenes.questions import questions
+from vlmtrain.data.scenes.text import NOTHING, SEPARATOR, instructed, notes, retold
 from vlmtrain.data.scenes.things import main_relation
 from vlmtrain.data.scenes.world import make_scene
 
@@ -61,3 +62,22 @@ def test_every_second_telling_again_keeps_the_form_and_the_rest_are_free() -> No
     kept = sum(before == after for before, after in several) / len(several)
     assert 0.65 < kept < 0.85  # half on purpose, and some of the free ones by chance
     assert retold(3, 5) == retold(3, 5)
+
+
+def test_instructions_answer_what_the_scene_holds_and_half_are_texts_retold() -> None:
+    """Every answer stands in what `questions` says of that scene; there is always something to look up before it."""
+    answering = 0
+    for index in range(300):
+        text = instructed(3, index)
+        if text == retold(3, index):
+            continue
+        answering += 1
+        scene = make_scene(3, "text", index)
+        before, after = text.split(SEPARATOR)
+        assert before == notes(scene) or judge(before, scene).correct
+        answers = {question.answer for key in range(40) for question in questions(scene, key)}
+        lines = after.split("\n")
+        assert 1 <= len(lines) <= 4
+        for line in lines:
+            assert line.rsplit("? ", 1)[1] in answers
+    assert 120 < answering < 180
