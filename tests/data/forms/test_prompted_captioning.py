@@ -41,7 +41,7 @@ def test_evaluation_asks_with_the_first_prompt() -> None:
 
 @pytest.mark.parametrize("prompts", [[], ["tell"], ["<image>", "<image> and <image>"]])
 def test_a_prompt_has_one_place_for_the_image(prompts: list[str]) -> None:
-    with pytest.raises(ValueError, match="prompts=.*<image>"):
+    with pytest.raises(ValueError, match=r"prompts=.*<image>"):
         PromptedCaptioning(prompts)
 
 
