@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,13 +51,31 @@ def train_experiment(tmp_path: Path) -> Callable[..., Path]:
 
 
 def few_samples(experiment: str, folder: Path) -> list[str]:
-    """Overrides that keep the embedded data small and out of the user's cache, as far as its class takes them."""
+    """Overrides that keep the embedded data small and out of the user's cache, as far as its classes take them."""
     from vlmtrain.config.compose import compose
+
+    config = compose([f"experiment={experiment}"]).config
+    nodes = {"data": config["data"]} | {
+        f"stages.{name}.data": stage["data"] for name, stage in config["stages"].items() if stage["data"]
+    }
+    chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
+    return [
+        f"{path}.{name}={value}"
+        for path, known in (each for node in nodes.items() for each in _parameters(*node))
+        for name, value in chosen.items()
+        if name in known
+    ]
+
+
+def _parameters(path: str, node: dict[str, Any]) -> Iterator[tuple[str, Container[str]]]:
+    """(place, names of the arguments) of a part, and of the parts that are its arguments."""
     from vlmtrain.config.signatures import read_signature
 
-    known = read_signature(compose([f"experiment={experiment}"]).config["data"]["_target_"]).parameters
-    chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
-    return [f"data.{name}={value}" for name, value in chosen.items() if name in known]
+    if "_target_" in node:
+        yield path, read_signature(node["_target_"]).parameters
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _parameters(f"{path}.{name}", value)
 
 
 @pytest.fixture(scope="session")

@@ -60,3 +60,7 @@ class Layout(ABC):
     @abstractmethod
     def read(self, token_ids: list[int]) -> str:
         """Generated tokens -> text, up to the end of the answer."""
+
+    def end_answers_with(self, token_id: int) -> None:
+        """Let this token end every answer.  ValueError where the end of a row is part of its format."""
+        raise ValueError(f"Rows of {type(self).__name__} have an end of their own; leave ends_answers out.")

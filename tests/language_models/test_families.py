@@ -25,6 +25,8 @@ FAMILIES = {
     "gemma2": {**GROUPED, "head_dim": 8, "sliding_window": 64},
     "phi": GROUPED,
     "phi3": GROUPED,
+    "mistral": {**GROUPED, "sliding_window": 64},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, **SPECIAL},
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, **SPECIAL},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, **SPECIAL},
     "mamba2": {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "n_groups": 1,

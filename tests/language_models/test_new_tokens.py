@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.language_models.in_turn import adapt_in_turn
 from vlmtrain.language_models.new_tokens import ExtendedEmbedding, pretrained_model, with_new_tokens
-from vlmtrain.layout import Text
+from vlmtrain.language_models.seq2seq import Seq2SeqLanguageModel
+from vlmtrain.layout import Text, Visual
 from vlmtrain.nn.lora import with_lora
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.publish import publish
@@ -31,6 +32,8 @@ FAMILIES = {
     "gemma3": {"model_type": "gemma3_text", **GROUPED, "head_dim": 8},  # scales what it embeds
     "mamba": {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 320},
 }
+T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 320,
+      "decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 2}  # fmt: skip
 NEW = {"read": ["<image>"], "written": ["<box>", "</box>"]}
 
 
@@ -133,6 +136,23 @@ def test_what_is_written_can_be_read_and_what_is_only_read_is_never_written(byte
     assert new.tolist() == [[box] * 3], "generation embeds what it has written"
 
 
+def test_openflamingo_a_new_token_ends_every_text(byte_tokenizer: str) -> None:
+    """Each text of a document is learned with it, writing stops there, and what stands between images is no more."""
+    language_model = make("opt", byte_tokenizer, adapt=False)
+    with_new_tokens(language_model, written=["<|endofchunk|>"], ends_answers="<|endofchunk|>")
+    layout, end = language_model.layout(), ids_of(language_model, "<|endofchunk|>")[0]
+    text = layout.write([[Visual(), Text("a cat"), Visual(), Text("a dog")]], lambda tiles: 1)
+    assert text.targets is not None and (text.targets == end).sum() == (text.input_ids == end).sum() == 2
+    prompt = layout.write_prompts([[Visual(), Text("a cat"), Visual()]], lambda tiles: 1)
+    assert (prompt.input_ids == end).sum() == 1
+    words = layout.tokenizer("a cat", add_special_tokens=False).input_ids
+    assert layout.read([*words, end, *words]) == "a cat"
+    head = pretrained_model(language_model).get_output_embeddings()
+    head.register_forward_hook(lambda *call: call[-1].index_fill(-1, torch.tensor([end]), 1e4))
+    new = language_model.generate(language_model.embed(prompt.input_ids), prompt.attention_mask, 5)
+    assert new.tolist() == [[end]]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 14), min_size=1, max_size=12), st.integers(0, 12), st.integers(1, 4))
 def test_every_id_has_the_row_of_its_own(ids: list[int], first: int, num_tokens: int) -> None:
@@ -158,6 +178,10 @@ def test_misuse_is_named(byte_tokenizer: str) -> None:
     for tokens, told in (([word], "already .id 7"), ([], "No new tokens"), (["<a>", "<a>"], "twice"), ([""], "empty")):
         with pytest.raises(ValueError, match=told):
             with_new_tokens(known, read=tokens)
+    with pytest.raises(ValueError, match="ends_answers='<b>' must be among the written tokens: <a>"):
+        with_new_tokens(known, written=["<a>"], ends_answers="<b>")
+    with pytest.raises(ValueError, match="have an end of their own"):
+        with_new_tokens(Seq2SeqLanguageModel(architecture=T5, tokenizer=byte_tokenizer), None, ["<a>"], "<a>")
     with pytest.raises(ValueError, match="in one adaptation"):
         with_new_tokens(make("opt", byte_tokenizer), read=["<more>"])
 

@@ -13,6 +13,7 @@ from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.nn.adapters import adapter_names
 from vlmtrain.nn.lora import merge_lora, with_lora
+from vlmtrain.training.checkpoint import load_part
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
 from vlmtrain.training.publish import publish
@@ -172,6 +173,25 @@ def test_weights_have_one_name_and_one_hash_with_and_without_adapters() -> None:
     holder = nn.ModuleDict({"language_model": adapted})
     set_trainability(holder, {"language_model": 1.0, "adaptation": None})
     assert trained_tensors(holder)["language_model"].keys() == full
+
+
+@pytest.mark.parametrize("before", ["nothing", "lora", "dora"])
+def test_dora_goes_on_as_the_stage_before_it_ended(before: str, tmp_path: Path) -> None:
+    """Its lengths are those of the weights that it is given; those that an earlier DoRA learned are kept."""
+    earlier = make("llama", dora=before == "dora", adapt=before != "nothing")
+    with torch.no_grad():
+        for parameter in earlier.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    holder = nn.ModuleDict({"language_model": earlier})
+    optimizer = build_optimizer(holder, set_trainability(holder, {"language_model": 1.0}), AdamWChoices())
+    state = TrainingState(holder, optimizer)
+    publish(tmp_path / "one", state.files(Progress(step=1)), {"frozen": state.frozen_parts()})
+    later = make("llama", dora=True)
+    trained = {id(parameter) for parameter in later.parameters()}
+    report = load_part(tmp_path / "one", "language_model", later)
+    torch.testing.assert_close(later.logits(*rows()), earlier.logits(*rows()), atol=1e-5, rtol=0)
+    assert {id(parameter) for parameter in later.parameters()} == trained, "the optimizer knows them all"
+    assert any("magnitude" in name for name in report.missing) == (before != "dora")
 
 
 ENCODERS: dict[str, Callable[[], nn.Module]] = {

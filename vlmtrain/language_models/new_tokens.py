@@ -70,7 +70,10 @@ class ExtendedHead(nn.Module):
 
 
 def with_new_tokens(
-    language_model: LanguageModel, read: list[str] | None = None, written: list[str] | None = None
+    language_model: LanguageModel,
+    read: list[str] | None = None,
+    written: list[str] | None = None,
+    ends_answers: str | None = None,
 ) -> LanguageModel:
     """`language_model` with tokens added to its tokenizer and rows for them; what it made of old ones it makes still.
 
@@ -78,15 +81,24 @@ def with_new_tokens(
         language_model: changed in place; its own tables stay as they are and stay frozen.
         read: tokens that stand in prompts only.  They have no logits.
         written: tokens that answers may hold.  Where head and embedding are one, so are their rows.
+        ends_answers: the one of `written` that ends every answer, in place of the layout's terminator
+            (OpenFlamingo's <|endofchunk|>).
     """
     read, written = read or [], written or []
+    if ends_answers is not None and ends_answers not in written:
+        raise ValueError(
+            f"ends_answers={ends_answers!r} must be among the written tokens: {', '.join(written) or 'none'}."
+        )
     model = pretrained_model(language_model)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, ExtendedEmbedding):
         raise ValueError("This language model has new tokens already: name all of them in one adaptation.")
     first = embedding.num_embeddings
     if not builds_without_weights():
-        first = _add_to_tokenizer(language_model.layout().tokenizer, written, read)
+        layout = language_model.layout()
+        first = _add_to_tokenizer(layout.tokenizer, written, read)
+        if ends_answers is not None:
+            layout.end_answers_with(first + written.index(ends_answers))
     extended = ExtendedEmbedding(embedding, first, len(written) + len(read))
     is_tied = head.weight is embedding.weight
     model.set_input_embeddings(extended)

@@ -25,13 +25,17 @@ class CausalLayout(Layout):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int, terminator: str | None = "\n") -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.terminator_id = _terminator_id(tokenizer, terminator)
+        self.end_answers_with(_terminator_id(tokenizer, terminator))
         eos_id = tokenizer.eos_token_id
-        self.stop_ids = sorted({self.terminator_id} | ({eos_id} if eos_id is not None else set()))
         self.begin_ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         self.pad_id = next(
             token for token in (tokenizer.pad_token_id, eos_id, tokenizer.bos_token_id, 0) if token is not None
         )
+
+    def end_answers_with(self, token_id: int) -> None:
+        eos_id = self.tokenizer.eos_token_id
+        self.terminator_id = token_id
+        self.stop_ids = sorted({token_id} | ({eos_id} if eos_id is not None else set()))
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         rows = self._rows(samples, placeholders_per_item, terminate=True)

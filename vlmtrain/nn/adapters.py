@@ -5,6 +5,8 @@ one that it stands around (LoRA around a projection, new rows beside an embeddin
 asks here, so that no part needs to be known by name.
 """
 
+from collections.abc import Callable, Collection
+
 from torch import nn
 
 
@@ -52,3 +54,20 @@ def plain_names(module: nn.Module, prefix: str = "", plain: str = "") -> dict[st
         is_inside = child.__dict__.get("is_adapter") is False
         names |= plain_names(child, f"{prefix}{name}.", plain if is_inside else f"{plain}{name}.")
     return names
+
+
+def measure_after_hand_over(module: nn.Module, measure: Callable[[], None]) -> None:
+    """Say that `measure` sets the parameters of `module` from pretrained or added ones beside it."""
+    module.measure = measure  # type: ignore[assignment]
+
+
+def follow_hand_over(module: nn.Module, given: Collection[str]) -> None:
+    """Measure anew what was measured on weights that a hand-over has replaced; not what it gave itself.
+
+    `given`: plain names.
+    """
+    plain = plain_names(module)
+    for name, part in module.named_modules():
+        measure = part.__dict__.get("measure")
+        if measure is not None and not any(plain[f"{name}.{own}"] in given for own, _ in part.named_parameters()):
+            measure()

@@ -1,11 +1,12 @@
 """Low-rank adaptation of a language model or an encoder, through peft."""
 
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from vlmtrain.nn.adapters import mark_adapter
+from vlmtrain.nn.adapters import mark_adapter, measure_after_hand_over
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -88,12 +89,21 @@ def _prepare(layer: nn.Module) -> None:
         if name != "base_layer":
             child.float()
     for adapter, magnitude in layer.lora_magnitude_vector.items():  # type: ignore[union-attr, operator]
+        measure_after_hand_over(magnitude, partial(_measure, layer, adapter))
         # peft measured it in the precision of the base; training measures in fp32, and both must agree at the start
-        first, second = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight  # type: ignore[index, union-attr]
-        with torch.no_grad():
-            magnitude.update_layer(
-                base_layer=base,
-                lora_A=first,
-                lora_B=second,
-                scaling=layer.scaling[adapter],  # type: ignore[index]
-            )
+        magnitude.measure()
+
+
+def _measure(layer: Any, adapter: str) -> None:
+    """DoRA's lengths: of the rows of W + alpha / rank * B A as they are now, so that the layer does what that does."""
+    magnitude = layer.lora_magnitude_vector[adapter]
+    weight = magnitude.weight
+    with torch.no_grad():
+        magnitude.update_layer(
+            base_layer=layer.get_base_layer(),
+            lora_A=layer.lora_A[adapter].weight,
+            lora_B=layer.lora_B[adapter].weight,
+            scaling=layer.scaling[adapter],
+        )
+        measured, magnitude.weight = magnitude.weight, weight  # peft makes a new parameter, which nobody knows
+        weight.copy_(measured)

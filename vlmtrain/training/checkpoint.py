@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
+from vlmtrain.nn.adapters import follow_hand_over
 from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
 from vlmtrain.training.publish import publish, remove_leftovers
 from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
@@ -198,6 +199,7 @@ def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
             f"{checkpoint}: no tensor of {part} matches {type(into).__name__}; it holds "
             f"{', '.join(sorted(given or saved)[:5])}; the module wants {', '.join(sorted(own)[:5])}"
         )
+    follow_hand_over(into, matched)
     return LoadReport(matched, sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys()))
 
 
