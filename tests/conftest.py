@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,13 +51,21 @@ def train_experiment(tmp_path: Path) -> Callable[..., Path]:
 
 
 def few_samples(experiment: str, folder: Path) -> list[str]:
-    """Overrides that keep the embedded data small and out of the user's cache, as far as its class takes them."""
+    """Overrides that keep the embedded data small and out of the user's cache, as far as its classes take them."""
     from vlmtrain.config.compose import compose
+
+    return _few_samples("data", compose([f"experiment={experiment}"]).config["data"], folder)
+
+
+def _few_samples(path: str, node: dict[str, Any], folder: Path) -> list[str]:
+    """Of one data node and of the parts below it, where it is mixed."""
     from vlmtrain.config.signatures import read_signature
 
-    known = read_signature(compose([f"experiment={experiment}"]).config["data"]["_target_"]).parameters
+    known = read_signature(node["_target_"]).parameters
     chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
-    return [f"data.{name}={value}" for name, value in chosen.items() if name in known]
+    here = [f"{path}.{name}={value}" for name, value in chosen.items() if name in known]
+    parts = node.get("parts", {}).items()
+    return here + [each for name, part in parts for each in _few_samples(f"{path}.parts.{name}", part, folder)]
 
 
 @pytest.fixture(scope="session")
