@@ -71,7 +71,7 @@ class TimmEncoder(VisionEncoder):
         self.width *= len(self.taps.layers)
         last = self.taps.num_blocks - 1
         self.model.prune_intermediate_layers([last], prune_norm=not self.taps.reads_end, prune_head=True)
-        rows, columns = self.model.patch_embed.grid_size  # a hybrid's patches are cut from a smaller map, not from pixels
+        rows, columns = self.model.patch_embed.grid_size  # a hybrid cuts them from a smaller map
         self.patches_per_tile = rows * columns + int(self.keep_class_token)
 
     def _take_convolutional(self, model_name: str, tap: Tap) -> None:
