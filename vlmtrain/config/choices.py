@@ -9,7 +9,7 @@ Groups = dict[str, dict[str, Path]]
 
 
 def top_groups(groups: Groups) -> Groups:
-    """The groups a user chooses from; `scale/NAME` says what a scale means for one experiment, `sweep` holds many runs."""
+    """The groups a user chooses from; `scale/NAME` is what a scale means for one experiment, `sweep` many runs."""
     return {name: options for name, options in groups.items() if not name.startswith("scale/") and name != "sweep"}
 
 
