@@ -1,23 +1,32 @@
-"""Trains experiments with their controls and puts their figures into docs/results.md.
+"""Trains experiments with their controls, or the settings of a sweep, and puts their figures into docs/results.md.
 
     python scripts/results.py blip2_opt llava     # each, and its control; what is finished is not trained again
-    python scripts/results.py                     # only writes the table anew, from docs/results.json
+    python scripts/results.py --sweep connectors  # every setting of conf/sweep/connectors.yaml, one after the other
+    python scripts/results.py                     # only writes the tables anew, from what docs/*.json keep
 
 The control is the same run with `shuffle_images=true`: it trains on other samples' images and is evaluated on the right
-ones, so that its figure is what text alone gives.  docs/results.json keeps what the table is made of.
+ones, so that its figure is what text alone gives.  The two json files keep what the tables are made of.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from vlmtrain.config.check import check
+from vlmtrain.config.compose import compose
+from vlmtrain.config.overrides import read_arguments
+from vlmtrain.config.sweep import Sweep, read_sweep
+from vlmtrain.launch.arithmetic import count_arithmetic
 from vlmtrain.report.highlights import highlight
+from vlmtrain.report.start_summary import format_count
 from vlmtrain.report.summary_json import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT, TABLE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
+RUNS = ROOT / "runs" / "results"
+KEPT, KEPT_SWEEPS, TABLE = (ROOT / "docs" / name for name in ("results.json", "sweeps.json", "results.md"))
 HEAD = """# Results
 
 Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
@@ -28,19 +37,38 @@ stages; [results.json](results.json) has the commands and revisions. Figures are
 | experiment | trainable | steps | seconds | held-out figure | value | control |
 | --- | --- | --- | --- | --- | --- | --- |
 """
+SWEEP_HEAD = """
+## {name}
+
+One experiment in several settings, `conf/sweep/{name}.yaml`; [sweeps.json](sweeps.json) has the commands. Arithmetic is
+what training takes in matrix products and convolutions, in floating-point operations counted on a batch.
+`python scripts/results.py --sweep {name}` trains what runs/results/sweep_{name} does not hold yet.
+
+"""
 
 
 def main() -> None:
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    for name in sys.argv[1:]:
-        run = _train(name, "run", [])
-        kept[name] = _entry(run, _train(name, "control", ["shuffle_images=true"]))
-        KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    TABLE.write_text(render(kept))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
+    parser.add_argument("--sweep", action="append", default=[], metavar="SWEEP")
+    arguments = parser.parse_args()
+    kept, sweeps = _read(KEPT), _read(KEPT_SWEEPS)
+    for name in arguments.experiments:
+        chosen = [f"experiment={name}"]
+        run = _train(RUNS / name / "run", chosen)
+        kept[name] = _with_control(run, _train(RUNS / name / "control", [*chosen, "shuffle_images=true"]))
+        _write(KEPT, kept)
+    for name in arguments.sweep:
+        sweep, entries = read_sweep(name), sweeps.setdefault(name, {})
+        for setting, (overrides, arithmetic) in equal_arithmetic(sweep).items():
+            run = _train(RUNS / f"sweep_{name}" / setting, overrides)
+            entries[setting] = {**_entry(run), "arithmetic": arithmetic, "figures": _figures(run)}
+            _write(KEPT_SWEEPS, sweeps)
+    TABLE.write_text(render(kept) + "".join(render_sweep(name, entries) for name, entries in sorted(sweeps.items())))
 
 
 def render(kept: dict[str, Any]) -> str:
-    """The page."""
+    """The page, and the table of experiments."""
     lines = []
     for name, entry in sorted(kept.items()):
         begin = [name, f"{entry['trainable_share']:.1%}", str(entry["steps"]), f"{entry['seconds']:.0f}"]
@@ -50,25 +78,72 @@ def render(kept: dict[str, Any]) -> str:
     return HEAD + "".join(f"| {line} |\n" for line in lines)
 
 
-def _train(name: str, kind: str, overrides: list[str]) -> dict[str, Any]:
-    folder = ROOT / "runs" / "results" / name / kind
-    command = [sys.executable, "-m", "vlmtrain.main", f"+experiment={name}", f"run_dir={folder}", *overrides]
+def render_sweep(name: str, entries: dict[str, Any]) -> str:
+    """The table of a sweep, as far as it has been run: a row for each setting, a column for each figure."""
+    labels = sorted({label for entry in entries.values() for label in entry["figures"]})
+    rows = [["setting", "parameters", "trained", "steps", "arithmetic", "seconds", *labels]]
+    rows.append(["---"] * len(rows[0]))
+    for setting, entry in sorted(entries.items()):
+        counts = [format_count(entry[key]) for key in ("parameters", "trainable_parameters")]
+        amounts = [str(entry["steps"]), f"{entry['arithmetic']:.2e}", f"{entry['seconds']:.0f}"]
+        rows.append([setting, *counts, *amounts, *(entry["figures"].get(label, "") for label in labels)])
+    return SWEEP_HEAD.format(name=name) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def equal_arithmetic(sweep: Sweep) -> dict[str, tuple[list[str], int]]:
+    """Setting -> its overrides, with the steps that the arithmetic of `as_much_as` buys; and what its run takes."""
+    configs = {setting: _compose(overrides) for setting, overrides in sweep.settings.items()}
+    costs = {setting: count_arithmetic(config) for setting, config in configs.items()}
+    planned = {}
+    for setting, overrides in sweep.settings.items():
+        given = setting if sweep.as_much_as is None else sweep.as_much_as
+        steps = {
+            name: max(1, round(stage["trainer"]["max_steps"] * costs[given][name] / costs[setting][name]))
+            for name, stage in configs[given]["stages"].items()
+        }
+        lengths = [f"stages.{name}.trainer.max_steps={count}" for name, count in steps.items()]
+        planned[setting] = ([*overrides, *lengths], sum(steps[name] * costs[setting][name] for name in steps))
+    return planned
+
+
+def _compose(overrides: list[str]) -> dict[str, Any]:
+    composed = compose(read_arguments(overrides, []).overrides)
+    check(composed)
+    return composed.config
+
+
+def _train(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    first, *others = overrides
+    command = [sys.executable, "-m", "vlmtrain.main", f"+{first}", f"run_dir={folder}", *others]
     if not (folder / "summary.json").is_file():
         subprocess.run(command, check=True, cwd=ROOT)
     return read_summary(folder / "summary.json")
 
 
-def _entry(run: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
+def _with_control(run: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
     of_control = _figures(control)
+    entry = _entry(run)
     return {
-        "commands": [run["command"], control["command"]],
-        "git_revision": run["git_revision"],
-        "trainable_share": run["trainable_parameters"] / run["total_parameters"],
-        "steps": sum(stage["steps"] for stage in run["stages"]),
-        "seconds": sum(stage["seconds"] for stage in run["stages"]),
+        "commands": [entry["command"], control["command"]],
+        "git_revision": entry["git_revision"],
+        "trainable_share": entry["trainable_parameters"] / entry["parameters"],
+        "steps": entry["steps"],
+        "seconds": entry["seconds"],
         "figures": {
             label: {"value": value, "control": of_control.get(label, "")} for label, value in _figures(run).items()
         },
+    }
+
+
+def _entry(run: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of any run."""
+    return {
+        "command": run["command"],
+        "git_revision": run["git_revision"],
+        "parameters": run["total_parameters"],
+        "trainable_parameters": run["trainable_parameters"],
+        "steps": sum(stage["steps"] for stage in run["stages"]),
+        "seconds": sum(stage["seconds"] for stage in run["stages"]),
     }
 
 
@@ -79,6 +154,15 @@ def _figures(summary: dict[str, Any]) -> dict[str, str]:
         name.removeprefix(f"{stage}/"): value for name, value in summary["metrics"].items() if name.startswith(stage)
     }
     return {each.label: each.value for each in highlight({stage: metrics})}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return kept
+
+
+def _write(file: Path, kept: dict[str, Any]) -> None:
+    file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,14 @@ def test_eva_vit_g_of_blip2_is_counted_on_the_meta_device() -> None:
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 985_894_528
 
 
+def test_a_hybrid_is_counted_in_patches_of_its_map() -> None:
+    """SimVLM's kind of stem: three stages of a ResNet, 14x14 patches, and one block of a transformer."""
+    with torch.device("meta"):
+        encoder = TimmEncoder("vit_base_r50_s16_224", tap=-12, keep_class_token=False)
+        patches = encoder.encode_tiles(torch.empty(1, 3, encoder.image_size, encoder.image_size))
+    assert patches.shape == (1, encoder.patches_per_tile, encoder.width) == (1, 196, 768)
+
+
 def test_misuse_is_named() -> None:
     with pytest.raises(ValueError, match="no model"):
         TimmEncoder("vit_of_nobody")

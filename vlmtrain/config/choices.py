@@ -9,8 +9,8 @@ Groups = dict[str, dict[str, Path]]
 
 
 def top_groups(groups: Groups) -> Groups:
-    """The groups a user chooses from; `scale/NAME` only holds what a scale means for one experiment."""
-    return {name: options for name, options in groups.items() if not name.startswith("scale/")}
+    """The groups a user chooses from; `scale/NAME` is what a scale means for one experiment, `sweep` many runs."""
+    return {name: options for name, options in groups.items() if not name.startswith("scale/") and name != "sweep"}
 
 
 def check_choice(override: str, groups: Groups) -> Fault | None:

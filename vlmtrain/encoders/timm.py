@@ -71,8 +71,8 @@ class TimmEncoder(VisionEncoder):
         self.width *= len(self.taps.layers)
         last = self.taps.num_blocks - 1
         self.model.prune_intermediate_layers([last], prune_norm=not self.taps.reads_end, prune_head=True)
-        side = self.image_size // self.model.patch_embed.patch_size[0]
-        self.patches_per_tile = side**2 + int(self.keep_class_token)
+        rows, columns = self.model.patch_embed.grid_size  # a hybrid cuts them from a smaller map
+        self.patches_per_tile = rows * columns + int(self.keep_class_token)
 
     def _take_convolutional(self, model_name: str, tap: Tap) -> None:
         if tap != -1 or self.keep_class_token:
