@@ -49,6 +49,18 @@ def test_a_blind_model_is_as_good_with_other_images(make_model, make_tools, aske
     assert metrics["test/accuracy"] == metrics["test/control_accuracy"] == metrics["test/majority_accuracy"] == 0.5
 
 
+def test_answers_that_are_named_get_shares_of_their_own(make_model, make_tools, asked):
+    model = make_model()
+    model.is_blind = True  # it says 3
+    records = asked([2, 4, 6, 8])
+    for record in records[:1]:
+        record.extra["questions"][0]["answer"] = "3"
+    metrics = Answering(answers=["3", "4", "nobody's"])(model, {"test": records}, make_tools(4)).metrics
+    assert metrics["test/3/accuracy"] == metrics["test/3/control_accuracy"] == 1.0
+    assert metrics["test/4/accuracy"] == 0.0
+    assert not any(name.startswith("test/nobody") for name in metrics), "a share of nothing"
+
+
 def test_several_right_answers(records_of):
     record = records_of([1])[0]
     object.__setattr__(record, "extra", {"questions": [{"text": "?", "answers": ["Red", "crimson"]}]})

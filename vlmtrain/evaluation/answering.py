@@ -39,6 +39,9 @@ class Answering:
     - `control_*`: each record's images are replaced by another's of its batch, the question stays.
     - `majority_*`: what always giving the commonest answer of the question's kind would get, counted in the split
       itself: a model that never looks and knows the kinds gets no more.
+
+    `answers` names right answers that get shares of their own, `<answer>/accuracy`: how many of the questions with that
+    answer are answered right.  A model that always says "left" has 1 there and 0 at "right".
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Answering:
         max_new_tokens: int = 12,
         control: bool = True,
         num_samples: int = 12,
+        answers: Sequence[str] = (),
     ) -> None:
         if splits == [] or max_new_tokens < 1 or num_samples < 0 or (limit is not None and limit < 1):
             raise ValueError(
@@ -58,6 +62,7 @@ class Answering:
         self.splits = splits
         self.writing = Writing(judge_answer, limit, max_new_tokens, control)
         self.num_samples = num_samples
+        self.answers = tuple(answers)
 
     def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
         require_capability("Answering", model, Captions, "Evaluate it by retrieval or held-out loss instead.")
@@ -98,6 +103,9 @@ class Answering:
             if kind:
                 shares = _shares(members) | {"majority_accuracy": _count_commonest(members) / len(members)}
                 metrics |= {f"{kind}/{name}": value for name, value in shares.items()}
+        for answer in self.answers:
+            members = [each for each in written if judge_answer(answer, each.record).correct]
+            metrics |= {f"{answer}/{name}": value for name, value in _shares(members).items()} if members else {}
         return metrics | {"num_questions": float(len(written))}
 
 
