@@ -13,7 +13,7 @@ def tokens_of(values: list[float], tiles_per_item: list[int], num_frames: int) -
     connector = TubeletMLP(1, 4, num_frames, num_frames=num_frames, window=2, num_layers=1)
     nn.init.eye_(connector.layers[0].weight)
     nn.init.zeros_(connector.layers[0].bias)
-    patches = torch.tensor(values).view(-1, 1, 1).expand(-1, 4, 1)
+    patches = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1).expand(-1, 4, 1)
     tokens = connector(VisualFeatures(patches, tiles_per_item, [len(tiles_per_item)]))
     return tokens.embeddings.tolist(), tokens.tokens_per_item
 
