@@ -1,7 +1,7 @@
 """What stands at one place in consecutive frames, side by side, through an MLP: a token tells what happens there.
 
-Tubelets are ViViT's (Arnab et al. 2021, arXiv:2103.15691, section 3.2), there of pixels and before the encoder.  Qwen2-VL
-joins two frames so, and repeats an image to have two (Wang et al. 2024, arXiv:2409.12191, section 2.1).
+Tubelets are ViViT's (Arnab et al. 2021, arXiv:2103.15691, section 3.2), there of pixels and before the encoder.
+Qwen2-VL joins two frames so, and repeats an image to have two (Wang et al. 2024, arXiv:2409.12191, section 2.1).
 """
 
 from dataclasses import replace
