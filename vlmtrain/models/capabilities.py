@@ -46,6 +46,16 @@ class WritesText(Trainable, Protocol):
 
 
 @runtime_checkable
+class PredictsTokens(Trainable, Protocol):
+    """Predicts the hidden tokens of row r from the words on both sides of them and from image `image_of_row[r]`.
+
+    `text.targets[r, i]` is what stood at position i of the row, or IGNORED_TARGET (masked language modelling).
+    """
+
+    def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates: ...
+
+
+@runtime_checkable
 class Captions(Trainable, Protocol):
     """Continues a prompt about an image."""
 
