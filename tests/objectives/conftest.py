@@ -93,15 +93,19 @@ def cut(batch: Batch, size: int) -> list[Batch]:
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
         width = int(batch.text.attention_mask[rows].sum(1).max())
-        ids, mask, blank, targets = (
-            x[rows, :width]
-            for x in (batch.text.input_ids, batch.text.attention_mask, batch.text.visual_mask, batch.text.targets)
-        )
-        text = text_batch(ids, mask, blank, targets)
-        ones = [1] * len(ids)
+        text = cut_text(batch.text, rows, width)
+        if batch.text.masked is not None:
+            text = replace(text, masked=cut_text(batch.text.masked, rows, width))
+        ones = [1] * len(text.input_ids)
         visual = VisualBatch(batch.visual.pixels[rows], ones, ones)
         pieces.append(replace(batch, visual=visual, text=text, weights=batch.weights[rows]))
     return pieces
+
+
+def cut_text(text: TextBatch, rows: slice, width: int) -> TextBatch:
+    return text_batch(
+        *(x[rows, :width] for x in (text.input_ids, text.attention_mask, text.visual_mask, text.targets))
+    )
 
 
 def play(model: nn.Module, objective: Objective, batch: Batch, size: int | None = None) -> Step:

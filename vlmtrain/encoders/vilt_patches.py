@@ -34,7 +34,7 @@ class ViltPatches(FlexibleEncoder):
                 f"image_size {image_size} must be a multiple of patch_size {patch_size}, and longest ({longest}) no less."
             )
         self.image_size, self.patch_size, self.width = image_size, patch_size, width
-        self.longest = longest or image_size
+        self.longest, self.keep_class_token = longest or image_size, True
         self.side = image_size // patch_size
         self.patches_per_tile = 1 + self.side * (self.longest // patch_size)
         self.project = nn.Linear(3 * patch_size**2, width)

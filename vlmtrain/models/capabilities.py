@@ -1,5 +1,6 @@
 """What an objective may ask of a model.  A model offers a capability by having its methods; there is no base class."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -53,6 +54,24 @@ class PredictsTokens(Trainable, Protocol):
     """
 
     def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates: ...
+
+
+@dataclass(frozen=True)
+class AlignedPairs:
+    """Words and patches of R pairs after each has seen the other, in one space, and whether they belong together."""
+
+    words: Tensor  # [R, T, D]
+    word_mask: Tensor  # [R, T] bool, False on padding and on special tokens
+    patches: Tensor  # [R, P, D]
+    patch_mask: Tensor  # [R, P] bool, False on padding and on a class token
+    logits: Tensor  # [R], as MatchesPairs gives them
+
+
+@runtime_checkable
+class AlignsWords(MatchesPairs, Protocol):
+    """Gives, in one pass, what `match` says and what it says it by."""
+
+    def align(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> AlignedPairs: ...
 
 
 @runtime_checkable

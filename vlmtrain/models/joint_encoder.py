@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
@@ -10,6 +11,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.masked import MaskedPairLayout
+from vlmtrain.models.capabilities import AlignedPairs
 from vlmtrain.models.single_stream import JointStates, SingleStream
 from vlmtrain.nn.post_norm import initialize_like_bert
 from vlmtrain.nn.pretrained import builds_without_weights
@@ -80,10 +82,20 @@ class JointEncoder(nn.Module):
 
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
         """Logit of "match" over "no match", from the class token of the text: [R]."""
-        return self.judge(self.read(visual, text, image_of_row))
+        return self._judge(self.read(visual, text, image_of_row))
 
-    def judge(self, states: JointStates) -> Tensor:
-        """What `match` says of states that `read` gave: [R]"""
+    def align(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> AlignedPairs:
+        """Words without [CLS] and [SEP], patches without a class token."""
+        states = self.read(visual, text, image_of_row)
+        follows = F.pad(text.attention_mask[:, 1:], (0, 1), value=False)  # all real positions but the last
+        word_mask = follows & (torch.arange(follows.shape[1], device=follows.device) > 0)
+        shape = states.image.shape[:2]
+        patch_mask = word_mask.new_ones(shape) if visual.patch_mask is None else visual.patch_mask[image_of_row]
+        if self.encoder.keep_class_token:
+            patch_mask = patch_mask & (torch.arange(shape[1], device=patch_mask.device) > 0)
+        return AlignedPairs(states.text, word_mask, states.image, patch_mask, self._judge(states))
+
+    def _judge(self, states: JointStates) -> Tensor:
         pooled = self.pooler(states.text[:, 0]).tanh()
         no_match, match = self.match_head(pooled).unbind(-1)
         return match - no_match

@@ -1,12 +1,13 @@
 """Image-text matching with one pair a sample, half of them wrong (ViLT, section 3.2; VisualBERT, section 3.2)."""
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch
+from vlmtrain.batch import Batch, TextBatch
 from vlmtrain.models.capabilities import MatchesPairs
 from vlmtrain.objectives.base import Context, Loss, Objective
 from vlmtrain.objectives.matching import select_rows
@@ -14,6 +15,15 @@ from vlmtrain.objectives.negative_draws import Evenly, NegativeDraw
 from vlmtrain.objectives.negatives import NOBODY
 
 TERM = "matching"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What is judged: row r of `text` with image `image[r]`."""
+
+    text: TextBatch
+    image: Tensor  # [B]
+    is_match: Tensor  # [B] bool
 
 
 class ReplacedPairs(Objective):
@@ -50,16 +60,23 @@ class ReplacedPairs(Objective):
     def forward(self, model: nn.Module, context: Context) -> Loss:
         if not self.weight:
             return Loss({})
+        pairs = self.pairs(model, context)
+        return self.judge(cast(MatchesPairs, model).match(context.features, pairs.text, pairs.image), pairs.is_match)
+
+    def pairs(self, model: nn.Module, context: Context) -> Pairs:
+        """Each image of this micro-batch with a text of the global batch."""
         everyone, device = context.everyone, context.batch.text.input_ids.device
         text = context.batch.text if everyone is None else everyone.text
         chosen = replaced_texts(self.negatives.draw(model, context, text).texts, context.batch.seed)
         start = 0 if everyone is None else everyone.start
         own = torch.arange(start, start + len(context.batch))
-        is_match = (chosen[own] == own).to(device)
         image = torch.arange(len(own), device=device)
-        logits = cast(MatchesPairs, model).match(context.features, select_rows(text, chosen[own].to(device)), image)
+        return Pairs(select_rows(text, chosen[own].to(device)), image, (chosen[own] == own).to(device))
+
+    def judge(self, logits: Tensor, is_match: Tensor) -> Loss:
+        """The loss of what a model says of `pairs`: [B], [B] bool."""
         total = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="sum")
-        return Loss({TERM: total}, {"accuracy": (((logits > 0) == is_match).sum().float(), len(own))})
+        return Loss({TERM: total}, {"accuracy": (((logits > 0) == is_match).sum().float(), len(logits))})
 
 
 def replaced_texts(wrong: Tensor, seed: int) -> Tensor:
