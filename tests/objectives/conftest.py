@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import IGNORED_TARGET, Batch, TextBatch, VisualBatch
 from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.models.joint_encoder import JointEncoder
 from vlmtrain.models.qformer_pretraining import QFormerPretraining
+from vlmtrain.models.vilt_stream import ViltStream
 from vlmtrain.nn.qformer import QFormer
 from vlmtrain.objectives.base import Context, Everyone, Objective
 
@@ -53,6 +55,39 @@ def build_model(tokenizer_folder: str, dropout: float = 0.0, frozen_encoder: boo
 @pytest.fixture
 def make_model(tokenizer_folder: str) -> Callable[..., QFormerPretraining]:
     return partial(build_model, tokenizer_folder)
+
+
+def build_joint(tokenizer_folder: str, frozen_encoder: bool = True) -> JointEncoder:
+    """ViLT in small."""
+    torch.manual_seed(0)
+    stream = partial(ViltStream, width=12, depth=2, num_heads=2)
+    model = JointEncoder(TinyEncoder(), stream, tokenizer_folder)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    model.encoder.requires_grad_(not frozen_encoder)
+    return model
+
+
+@pytest.fixture
+def make_joint(tokenizer_folder: str) -> Callable[..., JointEncoder]:
+    return partial(build_joint, tokenizer_folder)
+
+
+def hide(batch: Batch, seed: int = 5) -> Batch:
+    """The same batch with one or two letters of each text hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    ids, targets = batch.text.input_ids.clone(), torch.full_like(batch.text.input_ids, IGNORED_TARGET)
+    for row, length in enumerate(batch.text.attention_mask.sum(1).tolist()):
+        for place in 1 + torch.randperm(length - 2, generator=generator)[: 1 + row % 2]:
+            targets[row, place], ids[row, place] = ids[row, place], 4
+    masked = text_batch(ids, batch.text.attention_mask, batch.text.visual_mask, targets)
+    return replace(batch, text=replace(batch.text, masked=masked))
+
+
+@pytest.fixture
+def hide_words() -> Callable[..., Batch]:
+    return hide
 
 
 @dataclass

@@ -27,6 +27,7 @@ class SingleStream(nn.Module, ABC):
     layer_norm_eps: float
     words: nn.Embedding
     blocks: nn.ModuleList
+    source: str = "random"  # name or folder of the pretrained weights
     _checkpoints: bool = False
 
     @abstractmethod

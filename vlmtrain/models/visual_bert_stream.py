@@ -47,7 +47,7 @@ class VisualBertStream(SingleStream):
         bert: str | None = None,
     ) -> None:
         super().__init__()
-        self.width, self.dropout, self.layer_norm_eps = width, dropout, 1e-12
+        self.width, self.dropout, self.layer_norm_eps, self.source = width, dropout, 1e-12, bert or "random"
         self.words = nn.Embedding(vocab_size, width)
         self.positions = nn.Embedding(max_positions, width)
         self.segment = nn.Parameter(torch.zeros(width))  # the type of BERT's first segment
