@@ -76,7 +76,7 @@ def text_of(rows: list[list[int]]) -> TextBatch:
 def test_shared_words_are_counted_without_padding():
     rows = [[2, 5, 6, 7, 3], [2, 6, 5, 7, 3], [2, 5, 3], [2, 9, 3]]
     found = BySharedWords(10.0).logits(Judge(), None, text_of(rows))
-    torch.testing.assert_close(found[0, 1], torch.tensor(10.0)), "the same words in another order share all"
+    torch.testing.assert_close(found[0, 1], torch.tensor(10.0))  # the same words in another order share all
     torch.testing.assert_close(found[0, 2], torch.tensor(10 * 3 / (5 * 3) ** 0.5))
     torch.testing.assert_close(found[2, 3], torch.tensor(10 * 2 / 3))
     assert torch.equal(found, found.T)

@@ -72,6 +72,9 @@ class MaskedWords:
 
     def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
         require_capability("MaskedWords", model, PredictsTokens, "Evaluate another stage by it.")
+        layout = cast(PredictsTokens, model).layout()
+        if not isinstance(layout, MaskedPairLayout):
+            raise ValueError(f"MaskedWords hides words by a MaskedPairLayout; this model's is {type(layout).__name__}.")
         pick_sources(sources, self.splits)
 
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
@@ -87,9 +90,7 @@ class MaskedWords:
         return EvaluationResult(metrics)
 
     def _fill_in(self, model: PredictsTokens, source: Any, tools: EvaluationTools) -> Iterator[_Filled]:
-        layout = tools.layout
-        if not isinstance(layout, MaskedPairLayout):
-            raise ValueError(f"MaskedWords hides words by a MaskedPairLayout; this model's is {type(layout).__name__}.")
+        layout = cast(MaskedPairLayout, tools.layout)  # the model's, which `check` has seen
         for records, batch in tools.batches(source, self.limit, False):
             features = model.encode(batch.visual.to(tools.device))
             hidden = self._choose(records, layout)
