@@ -33,7 +33,9 @@ def test_who_always_says_the_same_gets_half_and_prefers_nothing(tmp_path: Path, 
         def match(self, visual, text, image_of_row):
             return torch.full((len(image_of_row),), said)
 
-    found = AlteredCaptions(another_colour)(Constant(layout), {"test": pairs_of(["red", "blue"])}, tools_of(layout)).metrics
+    found = AlteredCaptions(another_colour)(
+        Constant(layout), {"test": pairs_of(["red", "blue"])}, tools_of(layout)
+    ).metrics
     assert found["test/matching_accuracy"] == found["test/chance_matching_accuracy"] == 0.5
     assert found["test/true_preferred"] == 0.0
 

@@ -50,7 +50,9 @@ def test_a_record_alone_has_no_control(tmp_path: Path, caplog: pytest.LogCapture
     layout = make_layout(tmp_path)
     found = MaskedWords(asks_for)(ColourReader(layout), {"test": pairs_of(["red"])}, tools_of(layout)).metrics
     assert "test/control_masked_word_accuracy" not in found and found["test/masked_word_accuracy"] == 1.0
-    nothing = MaskedWords(lambda word: None, limit=3)(ColourReader(layout), {"test": pairs_of(["red"])}, tools_of(layout))
+    nothing = MaskedWords(lambda word: None, limit=3)(
+        ColourReader(layout), {"test": pairs_of(["red"])}, tools_of(layout)
+    )
     assert nothing.metrics == {} and "holds a word to hide" in caplog.text
 
 
@@ -59,7 +61,7 @@ def test_what_cannot_be_is_refused_before_training(tmp_path: Path) -> None:
     model = ColourReader(layout)
     with pytest.raises(ValueError, match="no evaluation split 'tset'"):
         MaskedWords(asks_for, ["tset"]).check(model, {"test": []})
-    with pytest.raises(ValueError, match="MaskedWords needs a model with .*hidden_states"):
+    with pytest.raises(ValueError, match=r"MaskedWords needs a model with .*hidden_states"):
         MaskedWords(asks_for).check(nn.Linear(1, 1), {"test": []})
     with pytest.raises(ValueError, match="limit >= 1"):
         MaskedWords(asks_for, limit=0)

@@ -1,4 +1,4 @@
-"""Single-stream models: what they read, what they refuse, and that no pair sees another.  T54 and T57 of the statements."""
+"""Single-stream models: what they read and refuse, and that no pair sees another.  T54 and T57 of the statements."""
 
 from functools import partial
 
@@ -126,7 +126,9 @@ def test_t57_hidden_words_are_told_from_the_image_and_from_both_sides(words_fold
         if text.masked.targets[2, column] == IGNORED_TARGET:
             ids = text.masked.input_ids.clone()
             ids[2, column] = 15
-            other = TextBatch(ids, text.attention_mask, text.visual_mask, text.masked.targets, supervised=text.masked.supervised)
+            other = TextBatch(
+                ids, text.attention_mask, text.visual_mask, text.masked.targets, supervised=text.masked.supervised
+            )
             changed = (told(features, other) - usual).abs().amax(1) > 1e-5
             of_last = torch.tensor(text.masked.supervised_per_sample).cumsum(0)[1]
             assert changed[of_last:].all() and not changed[:of_last].any()
@@ -163,7 +165,7 @@ def test_what_it_cannot_read_is_named(words_folder: str) -> None:
         JointEncoder(ENCODERS["vit"](), partial(ViltStream, max_positions=4, **SIZES), words_folder).match(
             model.encode(images(3)), texts(model), torch.arange(3)
         )
-    with pytest.raises(ValueError, match="vocab_size is 61, but tokenizer .* has 60 words"):
+    with pytest.raises(ValueError, match=r"vocab_size is 61, but tokenizer .* has 60 words"):
         JointEncoder(ENCODERS["vit"](), STREAMS["vilt"], words_folder, vocab_size=61)
     with pytest.raises(ValueError, match="hide nothing"):
         bare = texts(model)

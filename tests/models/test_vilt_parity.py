@@ -155,7 +155,9 @@ def test_outputs_and_gradients_of_masked_words_are_vilts(
     own = {name: value.grad for name, value in ours.named_parameters() if value.grad is not None}
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(own[name], gradient, atol=1e-5, rtol=0, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(
+            own[name], gradient, atol=1e-5, rtol=0, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def test_the_order_of_the_sequence_is_text_then_image(ours: JointEncoder) -> None:

@@ -139,7 +139,9 @@ def test_outputs_and_gradients_of_both_objectives_are_visual_berts(theirs: nn.Mo
     own = {name: value.grad for name, value in ours.named_parameters() if value.grad is not None}
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(own[name], gradient, atol=1e-5, rtol=0, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(
+            own[name], gradient, atol=1e-5, rtol=0, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def test_it_starts_as_the_bert_it_is_given(words_folder: str, tmp_path: Path) -> None:

@@ -138,9 +138,7 @@ def cut(batch: Batch, size: int) -> list[Batch]:
 
 
 def cut_text(text: TextBatch, rows: slice, width: int) -> TextBatch:
-    return text_batch(
-        *(x[rows, :width] for x in (text.input_ids, text.attention_mask, text.visual_mask, text.targets))
-    )
+    return text_batch(*(x[rows, :width] for x in (text.input_ids, text.attention_mask, text.visual_mask, text.targets)))
 
 
 def play(model: nn.Module, objective: Objective, batch: Batch, size: int | None = None) -> Step:

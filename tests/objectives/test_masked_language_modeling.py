@@ -45,9 +45,11 @@ def test_labels_stand_in_the_text_half_and_are_what_was_hidden(make_joint, batch
                 assert true != masked.input_ids[row, place] == 4
                 wanted = wanted - model.write_logits(states[row, place]).log_softmax(-1)[true]
     torch.testing.assert_close(loss.totals["masked_language_modeling"], wanted)
-    assert MaskedLanguageModeling().counts(batch) == {"masked_language_modeling": masked.supervised} == {
-        "masked_language_modeling": 6
-    }
+    assert (
+        MaskedLanguageModeling().counts(batch)
+        == {"masked_language_modeling": masked.supervised}
+        == {"masked_language_modeling": 6}
+    )
     assert loss.metrics["token_accuracy"][1] == 6
 
 
@@ -56,7 +58,10 @@ def test_t57_the_image_takes_part(make_joint, batch_of, hide_words):
     features = model.encode(batch.visual)
     with_image = MaskedLanguageModeling()(model, Context(features, batch)).totals["masked_language_modeling"]
     other = replace(features, patches=features.patches.roll(1, 0))
-    assert abs(MaskedLanguageModeling()(model, Context(other, batch)).totals["masked_language_modeling"] - with_image) > 1e-3
+    assert (
+        abs(MaskedLanguageModeling()(model, Context(other, batch)).totals["masked_language_modeling"] - with_image)
+        > 1e-3
+    )
 
 
 OBJECTIVES = [
@@ -131,7 +136,7 @@ def test_what_is_missing_is_named(make_joint, make_model, batch_of):
         WordPatchAlignment(ReplacedPairs()).require(make_model())
     with pytest.raises(ValueError, match="JointEncoder lacks embed_text, embed_visual, similarity_scale"):
         Contrastive().require(make_joint())
-    with pytest.raises(ValueError, match="embeds both; JointEncoder does not"):
+    with pytest.raises(ValueError, match="offers EmbedsBoth; JointEncoder does not"):
         ImageTextMatching().require(make_joint())
     off = MaskedLanguageModeling(weight=0)
     assert off.weights() == off.counts(batch) == off(make_joint(), Context(None, batch)).totals == {}

@@ -142,7 +142,9 @@ def test_asking_about_some_costs_their_pairs_and_stands_for_all(batch_of):
 
 
 def test_hard_negatives_need_embeddings_and_names_are_checked():
-    with pytest.raises(ValueError, match="Negatives by similarity need a model that embeds both; Judge does not"):
+    with pytest.raises(
+        ValueError, match="Negatives drawn BySimilarity need a model that offers EmbedsBoth; Judge does not"
+    ):
         ImageTextMatching().require(Judge())
     ImageTextMatching(weight=0).require(Judge())
     with pytest.raises(ValueError, match="num_judged must be 1 or more, or null for all; got 0"):

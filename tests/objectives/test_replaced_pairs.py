@@ -35,14 +35,14 @@ def test_t57_half_of_the_pairs_are_shuffled_and_labelled_0(batch_of):
     assert [image for image, _ in judge.asked] == list(range(8)) and sum(is_true) == 4
     assert loss.metrics["accuracy"] == (torch.tensor(4.0), 8), "yes to everything is right on the true pairs only"
     labels = torch.tensor(is_true).float()
-    torch.testing.assert_close(
-        loss.totals["matching"] / 8, F.binary_cross_entropy_with_logits(torch.ones(8), labels)
-    )
+    torch.testing.assert_close(loss.totals["matching"] / 8, F.binary_cross_entropy_with_logits(torch.ones(8), labels))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(0, 2**62))
 def test_t57_exactly_half_and_never_the_positive(wrong, seed):
-    partners = torch.tensor([NOBODY if each % len(wrong) == own else each % len(wrong) for own, each in enumerate(wrong)])
+    partners = torch.tensor(
+        [NOBODY if each % len(wrong) == own else each % len(wrong) for own, each in enumerate(wrong)]
+    )
     chosen = replaced_texts(partners, seed)
     is_own = chosen == torch.arange(len(wrong))
     assert (is_own | (chosen == partners)).all()
@@ -62,7 +62,7 @@ def test_off_it_asks_nothing_and_names_are_as_of_matching(batch_of):
     off.require(Judge())
     assert off.weights() == off.counts(batch_of(2)) == off.survey(Judge(), Context(None, batch_of(2))) == {}
     assert ReplacedPairs(weight=2).weights() == {"matching": 2}
-    with pytest.raises(ValueError, match="embeds both; Judge does not"):
+    with pytest.raises(ValueError, match="offers EmbedsBoth; Judge does not"):
         ReplacedPairs(negatives=BySimilarity()).require(Judge())
 
 

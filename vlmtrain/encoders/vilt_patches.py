@@ -31,7 +31,8 @@ class ViltPatches(FlexibleEncoder):
         super().__init__(HALF, HALF)
         if image_size % patch_size or (longest or image_size) < image_size:
             raise ValueError(
-                f"image_size {image_size} must be a multiple of patch_size {patch_size}, and longest ({longest}) no less."
+                f"image_size {image_size} must be a multiple of patch_size {patch_size}, "
+                f"and longest ({longest}) must not be less."
             )
         self.image_size, self.patch_size, self.width = image_size, patch_size, width
         self.longest, self.keep_class_token = longest or image_size, True

@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         return projected[0], projected[1], projected[2]
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """[N, T, W]; added to the scores: [heads, T, T], one for each tile [N, 1 or heads, 1 or T, T], or None -> [N, T, W]"""
+        """[N, T, W] -> [N, T, W]; `bias` is added to the scores: [heads, T, T], or with N before it, or None."""
         query, key, value = self._project(x)
         mask = None if bias is None else bias.to(query.dtype)
         mask = mask.unsqueeze(0) if mask is not None and mask.dim() == 3 else mask

@@ -76,9 +76,7 @@ class MaskedPairLayout(PairLayout):
         counts = [self._hide_in(ids[row], targets[row], parts, known) for row, parts in enumerate(samples)]
         return self._with_targets(text, ids, targets, counts)
 
-    def _hide_in(
-        self, ids: torch.Tensor, targets: torch.Tensor, parts: list[Part], known: dict[str, list[int]]
-    ) -> int:
+    def _hide_in(self, ids: torch.Tensor, targets: torch.Tensor, parts: list[Part], known: dict[str, list[int]]) -> int:
         """Hides words of one row, in place; gives the number of their tokens."""
         start, count = 1, 0
         for part in parts:

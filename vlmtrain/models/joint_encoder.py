@@ -43,7 +43,8 @@ class JointEncoder(nn.Module):
         num_words = vocab_size if self.tokenizer is None else len(self.tokenizer)
         if vocab_size not in (None, num_words):
             raise ValueError(
-                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has {num_words} words; correct it or leave it out"
+                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has {num_words} words; "
+                "correct it or leave it out"
             )
         self.max_tokens = max_tokens
         self.encoder = encoder

@@ -25,7 +25,9 @@ def transport_plan(cost: Tensor, x_mask: Tensor, y_mask: Tensor, beta: float = 0
     plan, of_y = pairs.to(cost.dtype), y_mask / num_y
     for _ in range(num_iterations):
         moved = kernel * plan
-        of_x = _inverse(num_x * (moved * of_y.unsqueeze(1)).sum(2), x_mask)  # no matrix product: autocast would round it
+        of_x = _inverse(
+            num_x * (moved * of_y.unsqueeze(1)).sum(2), x_mask
+        )  # no matrix product: autocast would round it
         of_y = _inverse(num_y * (moved * of_x.unsqueeze(2)).sum(1), y_mask)
         plan = of_x.unsqueeze(2) * moved * of_y.unsqueeze(1)
     return plan

@@ -56,6 +56,7 @@ def _masked_rows(batch: Batch) -> TextBatch:
     if batch.text.masked is None:
         raise ValueError(
             "No word of this batch is hidden: masked language modelling needs the form "
-            "vlmtrain.data.forms.masked.Masked around the one that makes the text, and a model whose layout hides words."
+            "vlmtrain.data.forms.masked.Masked around the one that makes the text, and a model whose layout hides "
+            "words."
         )
     return batch.text.masked

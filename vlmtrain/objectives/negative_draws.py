@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.models.capabilities import EmbedsBoth
+from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
 from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.negatives import Negatives, draw_negatives, same_text
 from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity, similarity_of_everyone
@@ -16,12 +16,20 @@ from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity,
 class NegativeDraw(ABC):
     """Draws for every pair of the global batch a wrong text and a wrong image, alike on all ranks."""
 
-    def require(self, model: nn.Module) -> None:
-        """ValueError where `model` cannot tell what the draw goes by.  Most ask nothing of it."""
+    needs: type = MatchesPairs  # a Protocol of vlmtrain.models.capabilities: what the draw goes by
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         """What must be known of the whole global batch; its texts come along with any survey."""
         return {"presence": torch.ones(len(context.batch), device=context.batch.text.input_ids.device)}
+
+    def require(self, model: nn.Module) -> None:
+        """ValueError where `model` cannot tell what the draw goes by."""
+        if not isinstance(model, self.needs):
+            raise ValueError(
+                f"Negatives drawn {type(self).__name__} need a model that offers {self.needs.__name__}; "
+                f"{type(model).__name__} does not. Give negatives the _target_ "
+                "vlmtrain.objectives.negative_draws.Evenly or BySharedWords, or choose another model."
+            )
 
     @abstractmethod
     def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
@@ -48,13 +56,7 @@ class Evenly(NegativeDraw):
 class BySimilarity(NegativeDraw):
     """The likelier, the more the model's own embeddings take them for a pair (ALBEF, section 3.2; BLIP; BLIP-2)."""
 
-    def require(self, model: nn.Module) -> None:
-        if not isinstance(model, EmbedsBoth):
-            raise ValueError(
-                f"Negatives by similarity need a model that embeds both; {type(model).__name__} does not. Give "
-                "negatives the _target_ vlmtrain.objectives.negative_draws.Evenly or BySharedWords, or choose another "
-                "model."
-            )
+    needs = EmbedsBoth
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))

@@ -12,9 +12,13 @@ def test_every_attribute_of_every_thing_is_found_in_its_caption() -> None:
         scene = make_scene(3, "train", index)
         asked = [found for word in caption(scene, index).split() if (found := kind_of(word.rstrip(",")))]
         told = sorted((kind, right) for kind, right in asked if kind in ("colour", "shape"))
-        named = [("colour", [thing.colour]) for thing in scene.things] + [("shape", [thing.shape]) for thing in scene.things]
+        named = [("colour", [thing.colour]) for thing in scene.things] + [
+            ("shape", [thing.shape]) for thing in scene.things
+        ]
         assert told == sorted(named)
-        assert sum(kind == "size" for kind, _ in asked) == sum(kind == "texture" for kind, _ in asked) == len(scene.things)
+        assert (
+            sum(kind == "size" for kind, _ in asked) == sum(kind == "texture" for kind, _ in asked) == len(scene.things)
+        )
 
 
 def test_words_for_one_size_are_as_right_and_other_words_are_not_asked_for() -> None:
