@@ -1,6 +1,7 @@
 """Single-stream models: what they read and refuse, and that no pair sees another.  T54 and T57 of the statements."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from vlmtrain.encoders.patch_embedding import PatchEmbedding
 from vlmtrain.encoders.timm import TimmEncoder
 from vlmtrain.encoders.vilt_patches import ViltPatches
 from vlmtrain.encoders.vit import VisionTransformer
+from vlmtrain.encoders.vit_files import save_pretrained
 from vlmtrain.layout import Hiding, Text, Visual
 from vlmtrain.models.capabilities import AlignsWords, EmbedsBoth, MatchesPairs, PredictsTokens, WritesText
 from vlmtrain.models.joint_encoder import JointEncoder
@@ -172,6 +174,25 @@ def test_what_it_cannot_read_is_named(words_folder: str) -> None:
         model.hidden_states(
             model.encode(images(3)), TextBatch(bare.input_ids, bare.attention_mask, bare.visual_mask), torch.arange(3)
         )
+
+
+def test_vilt_starts_as_the_vit_it_is_given(words_folder: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    vit = VisionTransformer(SIDE, 8, WIDTH, 2, 4)
+    save_pretrained(vit, tmp_path)
+    encoder = ViltPatches(SIDE, 8, WIDTH, vit=str(tmp_path))
+    stream = ViltStream(WIDTH, 60, **SIZES, vit=str(tmp_path))
+    nn.init.zeros_(stream.types.weight)
+    nothing = torch.zeros(2, 0, dtype=torch.long)
+    states = stream(nothing, nothing.bool(), encoder(images(2)).patches, None)
+    torch.testing.assert_close(states.image, vit(images(2)).patches, atol=1e-5, rtol=0)
+    larger = ViltPatches(2 * SIDE, 8, WIDTH, vit=str(tmp_path))
+    vit.resize(2 * SIDE)
+    torch.testing.assert_close(larger.positions, vit.positions.vectors)
+    with pytest.raises(ValueError, match="has patches of 8 px and width 32, ViltPatches 16 and 32"):
+        ViltPatches(SIDE, 16, WIDTH, vit=str(tmp_path))
+    with pytest.raises(ValueError, match="width 32, 2 blocks and 4 heads, ViltStream 32, 3 and 4"):
+        ViltStream(WIDTH, 60, WIDTH, 3, 4, vit=str(tmp_path))
 
 
 def test_it_is_counted_without_a_tokenizer() -> None:

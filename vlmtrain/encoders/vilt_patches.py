@@ -7,8 +7,11 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.encoders.flexible import CutPatches, FlexibleEncoder
+from vlmtrain.encoders.vit import VisionTransformer
+from vlmtrain.encoders.vit_files import pretrained
 from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.initial_std import initial_std
+from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.tile_sizes import ShorterSide, TileSizes
 
 HALF = (0.5, 0.5, 0.5)
@@ -25,9 +28,13 @@ class ViltPatches(FlexibleEncoder):
         patch_size: of a patch in pixels.
         width: of the vectors.
         longest: the most that the longer side may be; None: images become squares.
+        vit: folder of a ViT of this patch size and width to start from, as published; its positions are interpolated
+            where it was trained on another size.  None: random weights.
     """
 
-    def __init__(self, image_size: int, patch_size: int, width: int, longest: int | None = None) -> None:
+    def __init__(
+        self, image_size: int, patch_size: int, width: int, longest: int | None = None, vit: str | None = None
+    ) -> None:
         super().__init__(HALF, HALF)
         if image_size % patch_size or (longest or image_size) < image_size:
             raise ValueError(
@@ -44,6 +51,28 @@ class ViltPatches(FlexibleEncoder):
         nn.init.trunc_normal_(self.project.weight, std=initial_std(self.project.in_features))
         nn.init.zeros_(self.project.bias)
         nn.init.trunc_normal_(self.positions, std=0.02)
+
+        if vit is not None:
+            self.source = vit
+        if vit is not None and not builds_without_weights():
+            self._start_from(pretrained(vit, image_size=image_size), vit)
+
+    def _start_from(self, vit: VisionTransformer, folder: str) -> None:
+        if (vit.patch_size, vit.width) != (self.patch_size, self.width) or not isinstance(
+            vit.patch_projection, nn.Conv2d
+        ):
+            raise ValueError(
+                f"the ViT in {folder} has patches of {vit.patch_size} px and width {vit.width}, ViltPatches "
+                f"{self.patch_size} and {self.width}; give it the ViT's sizes, or another ViT with linear patches."
+            )
+        with torch.no_grad():
+            kernel = rearrange(vit.patch_projection.weight, "w colour rows columns -> w (rows columns colour)")
+            self.project.weight.copy_(kernel)
+            self.project.bias.copy_(torch.as_tensor(vit.patch_projection.bias))
+            self.class_token.copy_(vit.class_token)
+            self.positions.copy_(vit.positions.get_parameter("vectors"))
+        self.pixel_mean.copy_(vit.pixel_mean)
+        self.pixel_std.copy_(vit.pixel_std)
 
     def tile_sizes(self) -> TileSizes:
         return ShorterSide(self.patch_size, self.image_size, self.longest)
