@@ -90,6 +90,7 @@ class TextBatch(MovesToDevice):
         default_factory=list
     )  # whose they are, in reading order; sums to supervised
     instruction: TextBatch | None = None  # row b: the prompt of sample b for a connector that reads it, in its tokens
+    masked: TextBatch | None = None  # row b again with words hidden; targets[:, i] is what stood at position i
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,21 @@ from vlmtrain.batch import TextBatch
 
 
 @dataclass(frozen=True)
+class Hiding:
+    """What masked language modelling takes away of a text: about `share` of its tokens, by whole words; `key` decides
+    which."""
+
+    share: float
+    key: int
+
+
+@dataclass(frozen=True)
 class Text:
-    """A stretch of text; `supervised` text is what the model learns to write."""
+    """A stretch of text; `supervised` text is what the model learns to write, `hiding` what it learns to fill in."""
 
     string: str
     supervised: bool = True
+    hiding: Hiding | None = None
 
 
 @dataclass(frozen=True)

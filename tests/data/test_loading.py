@@ -14,6 +14,7 @@ import torch
 from vlmtrain.batch import Batch, TextBatch
 from vlmtrain.data.collate import Collator
 from vlmtrain.data.forms.captioning import Captioning
+from vlmtrain.data.forms.masked import Masked
 from vlmtrain.data.forms.text_documents import TextDocuments
 from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader
 from vlmtrain.data.scenes.text import document
@@ -23,6 +24,7 @@ from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.causal import CausalLayout
+from vlmtrain.layouts.masked import MaskedPairLayout
 from vlmtrain.nn.tile_sizes import Squares
 
 MakeLoader = Callable[..., StepLoader]
@@ -72,6 +74,47 @@ def test_any_cut_gives_the_same_global_batch(
 ) -> None:
     source = list_source(images, broken={2, 5, 6})
     assert whole_steps(make_loader, source, world_size, accumulate) == whole_steps(make_loader, source, 1, 1)
+
+
+@pytest.fixture
+def masked_loader(tmp_path: Path) -> MakeLoader:
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cap", "##tion", *map(str, range(21))]
+    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(tmp_path)
+    layout = MaskedPairLayout(load_tokenizer(str(tmp_path)), 8)
+
+    def make(source: Any, **changes: Any) -> StepLoader:
+        form = Masked(Captioning(), share=0.5)
+        return StepLoader(source, form, ImageTransform(Squares(8)), Collator(layout, three), replace(PLAN, **changes))
+
+    return make
+
+
+def hidden_of(step: list[Batch]) -> list[tuple[str, list[int], list[int]]]:
+    """Of each sample its name, what is shown of it and what is to be predicted; padding left out."""
+    found = []
+    for batch in step:
+        masked = batch.text.masked
+        assert masked is not None and masked.supervised == sum(masked.supervised_per_sample)
+        rows_of_batch = zip(batch.sample_ids, masked.attention_mask, masked.input_ids, masked.targets, strict=True)
+        found += [(name, ids[mask].tolist(), targets[mask].tolist()) for name, mask, ids, targets in rows_of_batch]
+    return found
+
+
+@pytest.mark.parametrize(("world_size", "accumulate", "num_workers"), [(2, 1, 0), (1, 4, 1), (2, 2, 0)])
+def test_words_are_hidden_alike_on_any_cut_and_after_resuming(
+    masked_loader: MakeLoader, list_source: Any, images: list[bytes], world_size: int, accumulate: int, num_workers: int
+) -> None:
+    source = list_source(images)
+    whole = [hidden_of(step) for step in masked_loader(source).steps()]
+    cut = {"world_size": world_size, "accumulate": accumulate, "num_workers": num_workers}
+    ranks = [list(masked_loader(source, rank=rank, **cut).steps(start=2)) for rank in range(world_size)]
+    for step, wanted in enumerate(whole[2:]):
+        pieces = [ranks[rank][step][number] for number in range(accumulate) for rank in range(world_size)]
+        assert hidden_of(pieces) == wanted
+    of_one = [(shown, targets) for step in whole for name, shown, targets in step if name == whole[0][0][0]]
+    assert len(of_one) > 1 and len({str(each) for each in of_one}) > 1, "other words when a sample comes again"
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

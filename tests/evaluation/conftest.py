@@ -3,9 +3,11 @@
 A record's image is one coloured number n (a pixel), its caption is "n".  The layout writes a caption as its number.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from vlmtrain.batch import Batch, TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.evaluation.base import EvaluationTools
 from vlmtrain.layout import Layout, Part
+
+sys.path.insert(0, str(Path(__file__).parent))  # makes pairs_toy importable
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,18 @@ def test_a_batch_of_swapped_images_leaves_out_who_has_no_partner():
     assert swapped.text.supervised_per_sample == [2, 2] and swapped.text.supervised == 4
     assert swapped.sample_ids == ["0", "3"] and swapped.visual.pixels[:, 0, 0, 0].tolist() == [5, 0]
     assert swap_batch_images(make_batch([[1], [2]], 1, 0)) is None
+
+
+def test_hidden_words_go_along():
+    def hidden(batch):
+        text = batch.text
+        masked = TextBatch(text.input_ids + 1000, text.attention_mask, text.visual_mask, text.input_ids, 0, 1)
+        return replace(batch, text=replace(text, masked=masked))
+
+    first, second = hidden(make_batch([[1], [1]], 2, 1)), hidden(make_batch([[1]], 3, 100))
+    joined = join_batches([first, second])
+    assert joined.text.masked.input_ids.tolist() == [[1001, 1002, 0], [1003, 1004, 0], [1100, 1101, 1102]]
+    last = take_rows(joined, 2, 3).text.masked
+    assert last.input_ids.tolist() == [[1100, 1101, 1102]] and last.targets.tolist() == [[100, 101, 102]]
+    assert last.supervised_per_sample == [3]
+    assert join_batches([first, make_batch([[1]], 3, 100)]).text.masked is None

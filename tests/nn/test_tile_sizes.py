@@ -3,6 +3,7 @@
 import io
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from vlmtrain.data.collate import Collator, Prepared
 from vlmtrain.data.tiling import Tiling
 from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.layout import Text, Visual
-from vlmtrain.nn.tile_sizes import Squares, WholePatches, naflex_grid, pix2struct_grid
+from vlmtrain.nn.tile_sizes import ShorterSide, Squares, WholePatches, naflex_grid, pix2struct_grid
 
 SIDES, BUDGETS = st.integers(1, 3000), st.integers(1, 300)
 
@@ -109,3 +110,33 @@ def test_the_collator_puts_tiles_of_different_size_on_one_canvas() -> None:
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_patches=0"):
         WholePatches(16, 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "tile"),
+    [
+        ((480, 640), (384, 512)),  # COCO's landscape
+        ((640, 480), (512, 384)),
+        ((100, 100), (384, 384)),
+        ((300, 1000), (192, 640)),  # the longer side decides
+        ((333, 500), (384, 576)),
+    ],
+)
+def test_the_shorter_side_is_resized_as_vilt_does(image, tile):
+    from transformers.models.vilt.image_processing_pil_vilt import get_resize_output_image_size
+
+    sizes = ShorterSide(patch_size=32, shorter=384, longest=640)
+    assert sizes(*image) == tile and sizes.side == 384
+    assert get_resize_output_image_size(np.zeros((*image, 3)), 384, 640, 32, "channels_last") == tile
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_tiles_of_the_shorter_side_are_whole_patches_within_the_bounds(height, width):
+    tile = ShorterSide(patch_size=32, shorter=384, longest=640)(height, width)
+    assert all(side % 32 == 0 and 32 <= side <= 640 for side in tile) and min(tile) <= 384
+    assert (tile[0] >= tile[1]) if height >= width else (tile[0] <= tile[1])
+
+
+def test_bounds_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="shorter=384 must be at least a patch, and longest=300"):
+        ShorterSide(32, 384, 300)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import IGNORED_TARGET, Batch, TextBatch, VisualBatch
 from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.models.joint_encoder import JointEncoder
 from vlmtrain.models.qformer_pretraining import QFormerPretraining
+from vlmtrain.models.vilt_stream import ViltStream
 from vlmtrain.nn.qformer import QFormer
 from vlmtrain.objectives.base import Context, Everyone, Objective
 
@@ -55,6 +57,39 @@ def make_model(tokenizer_folder: str) -> Callable[..., QFormerPretraining]:
     return partial(build_model, tokenizer_folder)
 
 
+def build_joint(tokenizer_folder: str, frozen_encoder: bool = True) -> JointEncoder:
+    """ViLT in small."""
+    torch.manual_seed(0)
+    stream = partial(ViltStream, width=12, depth=2, num_heads=2)
+    model = JointEncoder(TinyEncoder(), stream, tokenizer_folder)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    model.encoder.requires_grad_(not frozen_encoder)
+    return model
+
+
+@pytest.fixture
+def make_joint(tokenizer_folder: str) -> Callable[..., JointEncoder]:
+    return partial(build_joint, tokenizer_folder)
+
+
+def hide(batch: Batch, seed: int = 5) -> Batch:
+    """The same batch with one or two letters of each text hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    ids, targets = batch.text.input_ids.clone(), torch.full_like(batch.text.input_ids, IGNORED_TARGET)
+    for row, length in enumerate(batch.text.attention_mask.sum(1).tolist()):
+        for place in 1 + torch.randperm(length - 2, generator=generator)[: 1 + row % 2]:
+            targets[row, place], ids[row, place] = ids[row, place], 4
+    masked = text_batch(ids, batch.text.attention_mask, batch.text.visual_mask, targets)
+    return replace(batch, text=replace(batch.text, masked=masked))
+
+
+@pytest.fixture
+def hide_words() -> Callable[..., Batch]:
+    return hide
+
+
 @dataclass
 class Step:
     """What a trainer would see of one step."""
@@ -93,15 +128,17 @@ def cut(batch: Batch, size: int) -> list[Batch]:
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
         width = int(batch.text.attention_mask[rows].sum(1).max())
-        ids, mask, blank, targets = (
-            x[rows, :width]
-            for x in (batch.text.input_ids, batch.text.attention_mask, batch.text.visual_mask, batch.text.targets)
-        )
-        text = text_batch(ids, mask, blank, targets)
-        ones = [1] * len(ids)
+        text = cut_text(batch.text, rows, width)
+        if batch.text.masked is not None:
+            text = replace(text, masked=cut_text(batch.text.masked, rows, width))
+        ones = [1] * len(text.input_ids)
         visual = VisualBatch(batch.visual.pixels[rows], ones, ones)
         pieces.append(replace(batch, visual=visual, text=text, weights=batch.weights[rows]))
     return pieces
+
+
+def cut_text(text: TextBatch, rows: slice, width: int) -> TextBatch:
+    return text_batch(*(x[rows, :width] for x in (text.input_ids, text.attention_mask, text.visual_mask, text.targets)))
 
 
 def play(model: nn.Module, objective: Objective, batch: Batch, size: int | None = None) -> Step:

@@ -1,4 +1,4 @@
-"""Image-text matching: T57 of the statements, without its half on masked language modelling, which is not built."""
+"""Image-text matching: T57 of the statements; its half on masked words is in test_masked_language_modeling."""
 
 from dataclasses import replace
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.matching import ImageTextMatching, evenly_spread, judged_pairs
+from vlmtrain.objectives.negative_draws import Evenly
 from vlmtrain.objectives.negatives import NOBODY, Negatives
 
 
@@ -31,7 +32,7 @@ class Judge(nn.Module):
 
 def test_t57_one_true_pair_to_two_mismatched_ones(batch_of):
     batch, judge = batch_of(5), Judge()
-    objective = ImageTextMatching(negatives="uniform")
+    objective = ImageTextMatching(negatives=Evenly())
     objective.require(judge)
     loss = objective(judge, Context(None, batch))
     own = batch.text.input_ids.tolist()
@@ -66,7 +67,7 @@ class Sure(Judge):
 def test_t57_hard_negatives_are_never_the_positive_and_labelled_as_no_match(batch_of, seed):
     batch = replace(batch_of(6, captions=["ab", "cd", "ab", "ef", "gh", "ij"]), seed=seed)
     judge = Sure(batch)
-    loss = ImageTextMatching(negatives="hard")(judge, Context(None, batch))
+    loss = ImageTextMatching()(judge, Context(None, batch))
     own = batch.text.input_ids.tolist()
     assert judge.asked[:6] == list(enumerate(own))
     assert all(text != own[image] for image, text in judge.asked[6:]), "nor another picture of the same words"
@@ -82,14 +83,14 @@ def test_t57_shuffled_pairs_are_labelled_0(batch_of):
             def match(self, visual, text, image_of_row, logit=logit):
                 return torch.full((len(image_of_row),), logit)
 
-        loss = ImageTextMatching(negatives="uniform")(Saying(), Context(None, batch)).totals["matching"] / 4
+        loss = ImageTextMatching(negatives=Evenly())(Saying(), Context(None, batch)).totals["matching"] / 4
         labels = torch.tensor([1.0, 0.0, 0.0])
         torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(torch.full((3,), logit), labels))
 
 
 def test_a_batch_of_one_is_asked_about_its_true_pair_only(batch_of, make_model, step_of):
     judge = Judge()
-    loss = ImageTextMatching(negatives="uniform")(judge, Context(None, batch_of(1)))
+    loss = ImageTextMatching(negatives=Evenly())(judge, Context(None, batch_of(1)))
     assert len(judge.asked) == 1
     torch.testing.assert_close(loss.totals["matching"], nn.functional.softplus(torch.tensor(-1.0)))
     step = step_of(make_model(), ImageTextMatching(), batch_of(1))
@@ -133,18 +134,19 @@ def test_asked_samples_lie_evenly_over_the_ranks(total, num_judged):
 
 def test_asking_about_some_costs_their_pairs_and_stands_for_all(batch_of):
     batch, judge = batch_of(6), Judge()
-    loss = ImageTextMatching(negatives="uniform", num_judged=2)(judge, Context(None, batch))
+    loss = ImageTextMatching(negatives=Evenly(), num_judged=2)(judge, Context(None, batch))
     assert sorted(image for image, _ in judge.asked[:2]) == [0, 3] and len(judge.asked) == 6
-    everyone = ImageTextMatching(negatives="uniform")(Judge(), Context(None, batch))
+    everyone = ImageTextMatching(negatives=Evenly())(Judge(), Context(None, batch))
     torch.testing.assert_close(loss.totals["matching"], everyone.totals["matching"])  # this judge answers all alike
     assert loss.metrics["accuracy"][1] == 6
 
 
 def test_hard_negatives_need_embeddings_and_names_are_checked():
-    with pytest.raises(ValueError, match="Hard negatives need a model that embeds both; Judge does not"):
+    with pytest.raises(
+        ValueError, match="Negatives drawn BySimilarity need a model that offers EmbedsBoth; Judge does not"
+    ):
         ImageTextMatching().require(Judge())
-    with pytest.raises(ValueError, match="'hard' or 'uniform', got 'soft'"):
-        ImageTextMatching(negatives="soft")
+    ImageTextMatching(weight=0).require(Judge())
     with pytest.raises(ValueError, match="num_judged must be 1 or more, or null for all; got 0"):
         ImageTextMatching(num_judged=0)
 

@@ -7,9 +7,11 @@ from vlmtrain.objectives.contrastive import Contrastive
 from vlmtrain.objectives.language_modeling import LanguageModeling
 from vlmtrain.objectives.matching import ImageTextMatching
 from vlmtrain.objectives.mixture import Mixture
+from vlmtrain.objectives.negative_draws import BySharedWords, Evenly
+from vlmtrain.objectives.replaced_pairs import ReplacedPairs
 
 
-def stage_one(contrastive=1.0, matching=1.0, captioning=1.0, negatives="hard", smoothing=0.1):
+def stage_one(contrastive=1.0, matching=1.0, captioning=1.0, negatives=None, smoothing=0.1):
     return Mixture(
         {
             "captioning": LanguageModeling(captioning, smoothing),
@@ -30,7 +32,7 @@ def assert_same_step(got, wanted):
         assert got.metrics[name][1] == count and abs(got.metrics[name][0] - total) < 1e-3, name
 
 
-@pytest.mark.parametrize("negatives", ["hard", "uniform"])
+@pytest.mark.parametrize("negatives", [None, Evenly(), BySharedWords()])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
 def test_t14_micro_batches_equal_the_whole_batch(make_model, batch_of, step_of, size, negatives):
     model, batch = make_model(), batch_of(12)
@@ -52,7 +54,15 @@ def test_micro_batches_equal_the_whole_batch_with_repeated_captions(make_model, 
 
 
 @pytest.mark.parametrize(
-    "objective", [Contrastive(), ImageTextMatching(), ImageTextMatching(num_judged=2), LanguageModeling()]
+    "objective",
+    [
+        Contrastive(),
+        ImageTextMatching(),
+        ImageTextMatching(num_judged=2),
+        ReplacedPairs(),
+        ReplacedPairs(negatives=BySharedWords()),
+        LanguageModeling(),
+    ],
 )
 def test_each_objective_alone_is_invariant_too(make_model, batch_of, step_of, objective):
     model, batch = make_model(), batch_of(6)

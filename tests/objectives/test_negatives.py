@@ -1,4 +1,4 @@
-"""Hard negatives: T57 of the statements, its half on matching (masked language modelling is not built)."""
+"""Hard negatives: T57 of the statements, its half on matching."""
 
 import torch
 from hypothesis import given, settings

@@ -20,6 +20,7 @@ class VisionEncoder(nn.Module, ABC):
     width: int  # W
     patches_per_tile: int  # P
     image_size: int  # side of the square tile in pixels
+    keep_class_token: bool = False  # whether patch 0 is a class token
     source: str = "random"  # name or folder of the pretrained weights
     pixel_mean: Tensor  # [1, 3, 1, 1], in units of 0..255
     pixel_std: Tensor

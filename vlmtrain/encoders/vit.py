@@ -30,9 +30,10 @@ class SelfAttention(nn.Module):
         return projected[0], projected[1], projected[2]
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """[N, T, W], [heads, T, T] or None -> [N, T, W]"""
+        """[N, T, W] -> [N, T, W]; `bias` is added to the scores: [heads, T, T], or with N before it, or None."""
         query, key, value = self._project(x)
-        mask = None if bias is None else bias.to(query.dtype).unsqueeze(0)
+        mask = None if bias is None else bias.to(query.dtype)
+        mask = mask.unsqueeze(0) if mask is not None and mask.dim() == 3 else mask
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.to_out(rearrange(mixed, "n h t d -> n t (h d)"))
 

@@ -35,6 +35,7 @@ def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
     """All rows of `texts` in one, padded on the right to the longest; padding is False in every mask."""
     targets = [text.targets for text in texts if text.targets is not None]
     instructions = [text.instruction for text in texts if text.instruction is not None]
+    masked = [text.masked for text in texts if text.masked is not None]
     return TextBatch(
         input_ids=_stack([text.input_ids for text in texts], 0),
         attention_mask=_stack([text.attention_mask for text in texts], False),
@@ -44,6 +45,7 @@ def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
         supervised=sum(text.supervised for text in texts),
         supervised_per_sample=[count for text in texts for count in text.supervised_per_sample],
         instruction=join_texts(instructions) if len(instructions) == len(texts) else None,
+        masked=join_texts(masked) if len(masked) == len(texts) else None,
     )
 
 
@@ -80,6 +82,7 @@ def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
         supervised=sum(supervised),
         supervised_per_sample=supervised,
         instruction=None if text.instruction is None else take_text_rows(text.instruction, rows),
+        masked=None if text.masked is None else take_text_rows(text.masked, rows),
     )
 
 

@@ -1,5 +1,6 @@
 """What an objective may ask of a model.  A model offers a capability by having its methods; there is no base class."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -43,6 +44,34 @@ class WritesText(Trainable, Protocol):
     """Predicts `text.targets`, given the image and the text before (causal LM, prefix LM, captioning)."""
 
     def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates: ...
+
+
+@runtime_checkable
+class PredictsTokens(Trainable, Protocol):
+    """Predicts the hidden tokens of row r from the words on both sides of them and from image `image_of_row[r]`.
+
+    `text.targets[r, i]` is what stood at position i of the row, or IGNORED_TARGET (masked language modelling).
+    """
+
+    def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates: ...
+
+
+@dataclass(frozen=True)
+class AlignedPairs:
+    """Words and patches of R pairs after each has seen the other, in one space, and whether they belong together."""
+
+    words: Tensor  # [R, T, D]
+    word_mask: Tensor  # [R, T] bool, False on padding and on special tokens
+    patches: Tensor  # [R, P, D]
+    patch_mask: Tensor  # [R, P] bool, False on padding and on a class token
+    logits: Tensor  # [R], as MatchesPairs gives them
+
+
+@runtime_checkable
+class AlignsWords(MatchesPairs, Protocol):
+    """Gives, in one pass, what `match` says and what it says it by."""
+
+    def align(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> AlignedPairs: ...
 
 
 @runtime_checkable

@@ -78,3 +78,30 @@ class WholePatches:
     def __call__(self, height: int, width: int) -> Size:
         rows, columns = self.grid(height, width, self.patch_size, self.max_patches)
         return rows * self.patch_size, columns * self.patch_size
+
+
+@dataclass(frozen=True)
+class ShorterSide:
+    """The shorter side becomes `shorter` pixels unless the longer would exceed `longest`; both round down to patches.
+
+    As ViLT resizes images (Kim et al. 2021, section 4.1): 384 and 640.
+    """
+
+    patch_size: int
+    shorter: int
+    longest: int
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.longest < self.shorter or self.shorter < self.patch_size:
+            raise ValueError(f"shorter={self.shorter} must be at least a patch, and longest={self.longest} no less")
+
+    @property
+    def side(self) -> int:
+        return self.shorter
+
+    def __call__(self, height: int, width: int) -> Size:
+        scale = min(self.shorter / min(height, width), self.longest / max(height, width))
+        rows, columns = (
+            max(1, int(min(side * scale + 0.5, self.longest)) // self.patch_size) for side in (height, width)
+        )
+        return rows * self.patch_size, columns * self.patch_size

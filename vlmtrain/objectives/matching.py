@@ -1,17 +1,17 @@
 """Image-text matching (Li et al. 2021, ALBEF, section 3.2; Li et al. 2023, section 3.1)."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmtrain.batch import Batch, TextBatch
-from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
+from vlmtrain.models.capabilities import MatchesPairs
 from vlmtrain.objectives.base import Context, Loss, Objective
-from vlmtrain.objectives.negatives import NOBODY, Negatives, draw_negatives, same_text
-from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity, similarity_of_everyone
+from vlmtrain.objectives.negative_draws import BySimilarity, NegativeDraw
+from vlmtrain.objectives.negatives import NOBODY, Negatives
 
 TERM = "matching"
 
@@ -60,7 +60,7 @@ class ImageTextMatching(Objective):
 
     Args:
         weight: of the term; 0 removes it and its compute.
-        negatives: "hard" draws by the contrastive similarity, "uniform" evenly.
+        negatives: by what they are drawn; None: by the contrastive similarity.
         num_judged: samples of the global batch that are asked about in a step, each with its two wrong partners; None:
             all, as published.  Their mean stands for that of all: each costs three passes of image and text together.
     """
@@ -70,25 +70,20 @@ class ImageTextMatching(Objective):
     def __init__(
         self,
         weight: float = 1.0,
-        negatives: Literal["hard", "uniform"] = "hard",
+        negatives: NegativeDraw | None = None,
         num_judged: int | None = None,
     ) -> None:
         super().__init__()
-        if negatives not in ("hard", "uniform"):
-            raise ValueError(f"negatives must be 'hard' or 'uniform', got {negatives!r}")
         if num_judged is not None and num_judged < 1:
             raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
         self.weight = weight
         self.num_judged = num_judged
-        self.draws_hard = negatives == "hard"
+        self.negatives = BySimilarity() if negatives is None else negatives
 
     def require(self, model: nn.Module) -> None:
         super().require(model)
-        if self.weight and self.draws_hard and not isinstance(model, EmbedsBoth):
-            raise ValueError(
-                f"Hard negatives need a model that embeds both; {type(model).__name__} does not. "
-                "Set negatives=uniform or choose another model."
-            )
+        if self.weight:
+            self.negatives.require(model)
 
     def weights(self) -> dict[str, float]:
         return {TERM: self.weight} if self.weight else {}
@@ -97,27 +92,17 @@ class ImageTextMatching(Objective):
         return {TERM: len(batch)} if self.weight else {}
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        if not self.draws_hard:  # nothing to know of the others but their text, which a survey brings along
-            return {"presence": torch.ones(len(context.batch), device=context.batch.text.input_ids.device)}
-        return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))
+        return self.negatives.survey(model, context) if self.weight else {}
 
     def forward(self, model: nn.Module, context: Context) -> Loss:
         if not self.weight:
             return Loss({})
         everyone = context.everyone
         text = context.batch.text if everyone is None else everyone.text
-
-        def draw() -> Tensor:
-            logits = self._logits(model, context, text)
-            drawn = draw_negatives(logits, same_text(text).cpu(), context.batch.seed)
-            return torch.stack([drawn.texts, drawn.images])
-
-        negatives = draw() if everyone is None else everyone.once(f"negatives of {id(self)}", draw)
+        negatives = self.negatives.draw(model, context, text)
         judged = evenly_spread(len(text.input_ids), self.num_judged)
         start = 0 if everyone is None else everyone.start
-        pairs = judged_pairs(Negatives(*negatives), judged, start, len(context.batch))
+        pairs = judged_pairs(negatives, judged, start, len(context.batch))
         device = text.input_ids.device
         logits = cast(MatchesPairs, model).match(
             context.features, select_rows(text, pairs.text.to(device)), pairs.image.to(device)
@@ -127,17 +112,6 @@ class ImageTextMatching(Objective):
         losses = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="none")
         hits = (((logits > 0) == is_match) & counts.to(device)).sum().float()
         return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, int(counts.sum()))})
-
-    def _logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
-        """What the draws go by: [G, G] on the CPU, without gradient."""
-        if not self.draws_hard:
-            return torch.zeros(len(text.input_ids), len(text.input_ids))
-        if context.everyone is not None:
-            cosines = similarity_of_everyone(context.everyone)
-        else:
-            # With gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train.
-            cosines = similarity(*embeddings(model, context)).detach()
-        return (cast(EmbedsBoth, model).similarity_scale().detach() * cosines).cpu()
 
 
 def select_rows(text: TextBatch, rows: Tensor) -> TextBatch:

@@ -16,11 +16,13 @@ class Highlight:
 _SHARES = {
     "caption_accuracy": "captions right",
     "accuracy": "answers right",
+    "masked_word_accuracy": "hidden words right",
+    "matching_accuracy": "true and altered captions told apart",
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
 }
-_HEADLINES = ("caption_accuracy", "accuracy", "word_f1")
+_HEADLINES = ("caption_accuracy", "accuracy", "word_f1", "masked_word_accuracy", "matching_accuracy")
 _YARDSTICKS = (
     ("control", "with another image"),
     ("chance", "chance"),

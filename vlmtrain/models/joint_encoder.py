@@ -1,0 +1,114 @@
+"""Text and image in one transformer: ViLT, VisualBERT.  MatchesPairs, PredictsTokens, AlignsWords."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.layout import Layout
+from vlmtrain.layouts.masked import MaskedPairLayout
+from vlmtrain.models.capabilities import AlignedPairs
+from vlmtrain.models.single_stream import JointStates, SingleStream
+from vlmtrain.nn.post_norm import initialize_like_bert
+from vlmtrain.nn.pretrained import builds_without_weights
+from vlmtrain.nn.qformer_text import TextHead
+
+
+class JointEncoder(nn.Module):
+    """Every word sees every patch and every word, in every layer; `stream` says how.
+
+    Args:
+        encoder: makes patches: of raw pixels for ViLT, of a CNN or ViT for VisualBERT.
+        stream: makes the transformer when called with the encoder's width and the number of words.
+        tokenizer: name or folder of a BERT-like tokenizer ([CLS], [SEP], [PAD], [MASK]).
+        max_tokens: longest text, special tokens included.
+        vocab_size: of the tokenizer; held against it, and lets `vlmtrain plan` count without it.
+    """
+
+    def __init__(
+        self,
+        encoder: VisionEncoder,
+        stream: Callable[..., SingleStream],
+        tokenizer: str,
+        max_tokens: int = 40,
+        vocab_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        counted = vocab_size is not None and builds_without_weights()
+        self.tokenizer = None if counted else load_tokenizer(tokenizer)
+        num_words = vocab_size if self.tokenizer is None else len(self.tokenizer)
+        if vocab_size not in (None, num_words):
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has {num_words} words; "
+                "correct it or leave it out"
+            )
+        self.max_tokens = max_tokens
+        self.encoder = encoder
+        self.stream = stream(encoder.width, num_words)
+        self.pooler = nn.Linear(self.stream.width, self.stream.width)
+        self.match_head = nn.Linear(self.stream.width, 2)  # no match, match
+        self.token_head = TextHead(self.stream.width, self.stream.words.num_embeddings, self.stream.layer_norm_eps)
+        self.pooler.apply(initialize_like_bert)
+        self.match_head.apply(initialize_like_bert)
+
+    def layout(self) -> Layout:
+        """Plain pairs, [CLS] text [SEP], with words hidden where a form asks for it."""
+        assert self.tokenizer is not None, "a model that is only counted reads nothing"
+        return MaskedPairLayout(self.tokenizer, self.max_tokens)
+
+    def placeholders_per_item(self, tiles: int) -> int:
+        """None: the image stands behind the text."""
+        return 0
+
+    def encode(self, visual: VisualBatch) -> VisualFeatures:
+        """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
+        odd = [index for index, items in enumerate(visual.items_per_sample) if items != 1]
+        if odd or any(tiles != 1 for tiles in visual.tiles_per_item):
+            raise ValueError(
+                f"JointEncoder takes one image of one tile per sample; got items per sample "
+                f"{visual.items_per_sample} and tiles per item {visual.tiles_per_item}. Choose image-text pairs."
+            )
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self.encoder(visual)
+
+    def read(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> JointStates:
+        """Row r of `text` together with image `image_of_row[r]`."""
+        patch_mask = None if visual.patch_mask is None else visual.patch_mask[image_of_row]
+        return self.stream(text.input_ids, text.attention_mask, visual.patches[image_of_row], patch_mask)
+
+    def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
+        """Logit of "match" over "no match", from the class token of the text: [R]."""
+        return self._judge(self.read(visual, text, image_of_row))
+
+    def align(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> AlignedPairs:
+        """Words without [CLS] and [SEP], patches without a class token."""
+        states = self.read(visual, text, image_of_row)
+        follows = F.pad(text.attention_mask[:, 1:], (0, 1), value=False)  # all real positions but the last
+        word_mask = follows & (torch.arange(follows.shape[1], device=follows.device) > 0)
+        shape = states.image.shape[:2]
+        patch_mask = word_mask.new_ones(shape) if visual.patch_mask is None else visual.patch_mask[image_of_row]
+        if self.encoder.keep_class_token:
+            patch_mask = patch_mask & (torch.arange(shape[1], device=patch_mask.device) > 0)
+        return AlignedPairs(states.text, word_mask, states.image, patch_mask, self._judge(states))
+
+    def _judge(self, states: JointStates) -> Tensor:
+        pooled = self.pooler(states.text[:, 0]).tanh()
+        no_match, match = self.match_head(pooled).unbind(-1)
+        return match - no_match
+
+    def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates:
+        """States of the positions with a target, and the head that reads words off them."""
+        if text.targets is None:
+            raise ValueError("these rows hide nothing; give those of TextBatch.masked")
+        states = self.read(visual, text, image_of_row).text
+        row, column = (text.targets != IGNORED_TARGET).nonzero(as_tuple=True)
+        return TargetStates(states[row, column], text.targets[row, column], self.write_logits)
+
+    def write_logits(self, states: Tensor) -> Tensor:
+        """[s, D] -> [s, vocabulary]"""
+        return self.token_head(states, self.stream.words.weight)

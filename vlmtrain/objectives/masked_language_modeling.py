@@ -1,0 +1,62 @@
+"""Masked language modelling on pairs: hidden words are told from the other words and from the image (T57)."""
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import nn
+
+from vlmtrain.batch import Batch, TextBatch
+from vlmtrain.models.capabilities import PredictsTokens
+from vlmtrain.nn.linear_cross_entropy import linear_cross_entropy_and_hits
+from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.token_weights import EqualTokens, total_weight, weights_of_targets
+
+TERM = "masked_language_modeling"
+
+
+class MaskedLanguageModeling(Objective):
+    """Cross-entropy of the hidden tokens, and of no others (Devlin et al. 2018; ViLT, section 3.3).
+
+    Which words are hidden was decided with the data (`data.forms.masked.Masked`), so that their number is known
+    without asking the device, and the texts that other objectives read are whole.
+
+    Args:
+        weight: of the term; 0 removes it and its compute.
+    """
+
+    needs = PredictsTokens
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def weights(self) -> dict[str, float]:
+        return {TERM: self.weight} if self.weight else {}
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        if not self.weight:
+            return {}
+        masked = _masked_rows(batch)
+        counted = total_weight(replace(batch, text=masked), EqualTokens()) if batch.weights else masked.supervised
+        return {TERM: counted}
+
+    def forward(self, model: nn.Module, context: Context) -> Loss:
+        if not self.weight:
+            return Loss({})
+        batch, masked = context.batch, _masked_rows(context.batch)
+        own = torch.arange(len(batch), device=masked.input_ids.device)
+        states = cast(PredictsTokens, model).hidden_states(context.features, masked, own)
+        weights = weights_of_targets(replace(batch, text=masked), EqualTokens()) if batch.weights else None
+        total, hits = linear_cross_entropy_and_hits(states, weights=weights)
+        return Loss({TERM: total}, {"token_accuracy": (hits, len(states.targets))})
+
+
+def _masked_rows(batch: Batch) -> TextBatch:
+    if batch.text.masked is None:
+        raise ValueError(
+            "No word of this batch is hidden: masked language modelling needs the form "
+            "vlmtrain.data.forms.masked.Masked around the one that makes the text, and a model whose layout hides "
+            "words."
+        )
+    return batch.text.masked
