@@ -19,9 +19,9 @@ COMPLETE = ["experiment=blip2_opt", "scale=small", "data=pairs", "data.path=phot
 @pytest.fixture(autouse=True)
 def embedded_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path_factory.mktemp("embedded")
-    for name in ("vit_scenes", "bert_scenes", "opt_scenes"):
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text("{}")
+    for part in embedded.embedded_folder().glob("*_scenes"):
+        (folder / part.name).mkdir()
+        (folder / part.name / "config.json").write_text("{}")
     monkeypatch.setattr(embedded, "embedded_folder", lambda: folder)
     return folder
 
