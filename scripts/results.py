@@ -2,6 +2,7 @@
 
     python scripts/results.py blip2_opt llava     # each, and its control; what is finished is not trained again
     python scripts/results.py --sweep connectors  # every setting of conf/sweep/connectors.yaml, one after the other
+    python scripts/results.py --without-control git # only the run; its control stays to be done
     python scripts/results.py                     # only writes the tables anew, from what docs/*.json keep
 
 The control is the same run with `shuffle_images=true`: it trains on other samples' images and is evaluated on the right
@@ -31,12 +32,14 @@ HEAD = """# Results
 
 Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
 (`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all
-stages; [results.json](results.json) has the commands and revisions. Figures are of one seed.
+stages; [results.json](results.json) has the commands and revisions. Figures are of one seed. Runs with `trainer.threads=1` shared the
+machine with others: their seconds are no measure of speed.
 `python scripts/results.py NAME` trains both, unless runs/results/NAME holds them, and writes this page.
 
 | experiment | trainable | steps | seconds | held-out figure | value | control |
 | --- | --- | --- | --- | --- | --- | --- |
 """
+NOT_RUN = "not run"
 SWEEP_HEAD = """
 ## {name}
 
@@ -50,13 +53,16 @@ what training takes in matrix products and convolutions, in floating-point opera
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
+    parser.add_argument("--without-control", action="store_true", help="train no control; take one that is there")
     parser.add_argument("--sweep", action="append", default=[], metavar="SWEEP")
     arguments = parser.parse_args()
     kept, sweeps = _read(KEPT), _read(KEPT_SWEEPS)
     for name in arguments.experiments:
         chosen = [f"experiment={name}"]
-        run = _train(RUNS / name / "run", chosen)
-        kept[name] = _with_control(run, _train(RUNS / name / "control", [*chosen, "shuffle_images=true"]))
+        run, control = _train(RUNS / name / "run", chosen), None
+        if not arguments.without_control or (RUNS / name / "control" / "summary.json").is_file():
+            control = _train(RUNS / name / "control", [*chosen, "shuffle_images=true"])
+        kept[name] = _with_control(run, control)
         _write(KEPT, kept)
     for name in arguments.sweep:
         sweep, entries = read_sweep(name), sweeps.setdefault(name, {})
@@ -120,17 +126,17 @@ def _train(folder: Path, overrides: list[str]) -> dict[str, Any]:
     return read_summary(folder / "summary.json")
 
 
-def _with_control(run: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
-    of_control = _figures(control)
+def _with_control(run: dict[str, Any], control: dict[str, Any] | None) -> dict[str, Any]:
+    of_control = {} if control is None else _figures(control)
     entry = _entry(run)
     return {
-        "commands": [entry["command"], control["command"]],
+        "commands": [entry["command"]] + ([] if control is None else [control["command"]]),
         "git_revision": entry["git_revision"],
         "trainable_share": entry["trainable_parameters"] / entry["parameters"],
         "steps": entry["steps"],
         "seconds": entry["seconds"],
         "figures": {
-            label: {"value": value, "control": of_control.get(label, "")} for label, value in _figures(run).items()
+            label: {"value": value, "control": of_control.get(label, NOT_RUN)} for label, value in _figures(run).items()
         },
     }
 
