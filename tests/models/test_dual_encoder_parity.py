@@ -117,8 +117,7 @@ def make_siglip(tokenizer: str) -> tuple[nn.Module, DualEncoder, Callable[[], It
         others = {**dict(vision.named_parameters()), **dict(theirs.text_model.named_parameters())}
         yield from ((p, dict(vision.named_parameters())[n]) for n, p in model.encoder.model.named_parameters())
         yield from (
-            (p, dict(theirs.text_model.named_parameters())[n])
-            for n, p in model.text_encoder.model.named_parameters()
+            (p, dict(theirs.text_model.named_parameters())[n]) for n, p in model.text_encoder.model.named_parameters()
         )
         yield model.text_projection.weight, others["head.weight"]
         yield model.text_projection.bias, others["head.bias"]

@@ -21,7 +21,7 @@ from vlmtrain.objectives.sigmoid_contrastive import SigmoidContrastive
 
 open_clip = importlib.import_module("open_clip")  # after vlmtrain, whose hook lets torchvision be imported
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
-RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "heads": 4}
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": TEXT},
@@ -127,7 +127,7 @@ def test_t14_the_losses_are_those_of_open_clip() -> None:
     vectors = given.embed_visual(None)[:, 0], given.embed_text(None)
     wanted = {
         Contrastive(): open_clip.ClipLoss()(*vectors, given.scale),
-        SigmoidContrastive(chunk=4): open_clip.SigLipLoss()(*vectors, given.scale, given.bias),
+        SigmoidContrastive(chunk=4): open_clip.loss.SigLipLoss()(*vectors, given.scale, given.bias),
     }
     for objective, theirs in wanted.items():
         (total,) = objective(given, Context(context.features, context.batch)).totals.values()

@@ -67,7 +67,11 @@ class ClipResNet(VisionEncoder):
         self.image_size, self.width = image_size, EXPANSION * channels * 8
         self.patches_per_tile = (image_size // REDUCTION) ** 2
         stem: list[nn.Module] = []
-        for given, made, stride in ((3, channels // 2, 2), (channels // 2, channels // 2, 1), (channels // 2, channels, 1)):
+        for given, made, stride in (
+            (3, channels // 2, 2),
+            (channels // 2, channels // 2, 1),
+            (channels // 2, channels, 1),
+        ):
             stem += [nn.Conv2d(given, made, 3, stride=stride, padding=1, bias=False), BatchNorm(made), nn.ReLU()]
         self.stem = nn.Sequential(*stem, nn.AvgPool2d(2))
         width, stages = channels, []

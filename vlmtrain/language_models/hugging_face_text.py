@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 import transformers
+from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from vlmtrain.batch import TextBatch
@@ -29,8 +29,8 @@ class HuggingFaceTextEncoder(TextEncoder):
 
     Args:
         source: folder or hub name; None makes random weights.
-        architecture: fields of the text model's config.json, `model_type` among them.  Needed without `source`; with it,
-            they stand for it on the meta device, where nothing is loaded.  `vocab_size` may be left to the tokenizer.
+        architecture: fields of the text model's config.json, `model_type` among them.  Needed without `source`; with
+            it, they stand for it on the meta device, where nothing is loaded.  `vocab_size` may be left to the tokenizer.
         tokenizer: name or folder; None: that of `source`.
         max_tokens: longest text, special tokens included.
         pooling: of the states; the last position that counts is CLIP's end token.
@@ -68,7 +68,9 @@ class HuggingFaceTextEncoder(TextEncoder):
         self._checkpoints = False
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and max_tokens > longest:
-            raise ValueError(f"max_tokens {max_tokens} is more than the {longest} positions of {type(self.model).__name__}.")
+            raise ValueError(
+                f"max_tokens {max_tokens} is more than the {longest} positions of {type(self.model).__name__}."
+            )
 
     def layout(self) -> Layout:
         return self._layout(self.tokenizer, self.max_tokens)
@@ -79,7 +81,10 @@ class HuggingFaceTextEncoder(TextEncoder):
     def states(self, text: TextBatch) -> Tensor:
         """[B, T] -> [B, T, W]"""
         dtype = next(self.model.parameters()).dtype
-        with checkpointed(residual_blocks(self.model), self._checkpoints), in_own_precision(text.input_ids.device, dtype):
+        with (
+            checkpointed(residual_blocks(self.model), self._checkpoints),
+            in_own_precision(text.input_ids.device, dtype),
+        ):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
         return output.last_hidden_state
 

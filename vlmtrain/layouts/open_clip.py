@@ -11,7 +11,7 @@ from vlmtrain.layouts.tokens import describe
 
 
 class OpenClipLayout(Layout):
-    """Every row has the tower's context length; what of it is padding, the tower knows.  Nothing is written word by word.
+    """Every row has the tower's context length; what of it is padding, the tower knows.  Rows have no targets.
 
     open_clip cuts without a word: a row without any padding counts as truncated.
 

@@ -30,7 +30,7 @@ class ClassToken(Pooling):
 
 
 class LastPosition(Pooling):
-    """The last position that counts: the end token, which is all that a causal tower can be read by (CLIP, section 2.4)."""
+    """The last position that counts: the end token, the one that sees all of a causal row (CLIP, section 2.4)."""
 
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:

@@ -26,7 +26,9 @@ class Unchanged(nn.Module):
     def __init__(self, width: int, embedding_width: int) -> None:
         super().__init__()
         if width != embedding_width:
-            raise ValueError(f"the tower is {width} wide, embedding_width {embedding_width}: let them agree, or project.")
+            raise ValueError(
+                f"the tower is {width} wide, embedding_width {embedding_width}: let them agree, or project."
+            )
 
     def forward(self, pooled: Tensor) -> Tensor:
         """[B, W] -> [B, W]"""

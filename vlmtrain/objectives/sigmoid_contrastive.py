@@ -73,13 +73,11 @@ class SigmoidContrastive(Objective):
             )
         return total
 
-    def _among_everyone(
-        self, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, everyone: Everyone
-    ) -> Tensor:
+    def _among_everyone(self, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, everyone: Everyone) -> Tensor:
         """The total of this micro-batch's images with all texts of the global batch.
 
-        Its own texts also meet everybody else's images: those pairs give gradient here and their value there.  Scale and
-        bias get theirs from the own images' pairs, which over all micro-batches are all pairs.
+        Its own texts also meet everybody else's images: those pairs give gradient here and their value there.  Scale
+        and bias get theirs from the own images' pairs, which over all micro-batches are all pairs.
         """
         total = self._total(images, everyone.embeddings[TEXT], scale, bias, everyone.start)
         others = self._total(
