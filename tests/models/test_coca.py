@@ -190,7 +190,9 @@ def test_both_objectives_reach_every_parameter(byte_tokenizer: str, pooler: type
     batch = batch_for(model)
     features = model.encode(batch.visual)
     assert features.patches.shape == (4, 6, 32)
-    totals = Mixture({"contrast": Contrastive(), "captions": LanguageModeling()})(model, Context(features, batch)).totals
+    totals = Mixture({"contrast": Contrastive(), "captions": LanguageModeling()})(
+        model, Context(features, batch)
+    ).totals
     sum(totals.values()).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 

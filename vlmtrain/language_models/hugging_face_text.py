@@ -30,7 +30,8 @@ class HuggingFaceTextEncoder(TextEncoder):
     Args:
         source: folder or hub name; None makes random weights.
         architecture: fields of the text model's config.json, `model_type` among them.  Needed without `source`; with
-            it, they stand for it on the meta device, where nothing is loaded.  `vocab_size` may be left to the tokenizer.
+            it, they stand for it on the meta device, where nothing is loaded.  `vocab_size` may be left to the
+            tokenizer.
         tokenizer: name or folder; None: that of `source`.
         max_tokens: longest text, special tokens included.
         pooling: of the states; the last position that counts is CLIP's end token.

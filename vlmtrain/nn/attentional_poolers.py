@@ -1,4 +1,4 @@
-"""From any number of patches to a vector for contrast and some for writing (CoCa: Yu et al. 2022, arXiv:2205.01917, 3.2)."""
+"""From any number of patches to a vector for contrast and some for writing (CoCa: Yu et al. 2022, section 3.2)."""
 
 from abc import ABC, abstractmethod
 
