@@ -151,5 +151,5 @@ def test_the_temperature_is_learned_up_to_its_bound_comes_back_and_can_be_frozen
     assert model.similarity_scale().item() == pytest.approx(100.0 * math.exp(-0.6))
     rates = dict.fromkeys(("encoder", "text_encoder", "visual_projection", "text_projection"), 1.0)
     assert "log_scale" not in set_trainability(model, {**rates, "log_scale": None})
-    with pytest.raises(ValueError, match="temperature 0.001"):
+    with pytest.raises(ValueError, match=r"temperature 0\.001"):
         build({**node("dual_encoder"), "temperature": 0.001})
