@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.nn.autocast import in_own_precision
+from vlmtrain.nn.residual_blocks import residual_blocks
 from vlmtrain.nn.tile_sizes import Squares, TileSizes
 
 
@@ -33,6 +34,10 @@ class VisionEncoder(nn.Module, ABC):
     @abstractmethod
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, H, W] -> patches [N, P, W]."""
+
+    def first_block(self) -> nn.Module:
+        """The first of the layers that read tokens [N, T, W], for those who change what is read."""
+        return residual_blocks(self)[0]
 
     def tile_sizes(self) -> TileSizes:
         """What size an image should get before it comes here."""

@@ -31,6 +31,8 @@ class HuggingFaceEncoder(VisionEncoder):
         image_size: side of the tiles in pixels, if not that of pretraining; positions are then interpolated.
         revision: of `source` on the hub.
         precision: of the weights.
+        norms_end: of the last layer, pass every token through `post_layernorm`, which CLIP in transformers gives its
+            class token only.  For dual encoders; needs tap=-1.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class HuggingFaceEncoder(VisionEncoder):
         image_size: int | None = None,
         revision: str | None = None,
         precision: str = "fp32",
+        norms_end: bool = False,
     ) -> None:
         config = find_vision_config(source, architecture, revision)
         super().__init__(*find_normalisation(source, revision))
@@ -60,6 +63,9 @@ class HuggingFaceEncoder(VisionEncoder):
         self._num_tokens = num_patches + int(self._has_class_token) + self._num_registers
         self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
+        if norms_end and (tap != -1 or not hasattr(self.model, "post_layernorm")):
+            raise ValueError(f"norms_end needs tap=-1, not {tap}, and a model with post_layernorm such as CLIP's.")
+        self._norms_end = norms_end
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the encoder is frozen."""
@@ -68,7 +74,9 @@ class HuggingFaceEncoder(VisionEncoder):
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         options = {"interpolate_pos_encoding": True} if self._resizes else {}
         tokens = read_layers(self.model, self.taps, self._checkpoints, {"pixel_values": pixels, **options})
-        if tokens.shape[1] != self._num_tokens:
+        if self._norms_end:
+            tokens = self.model.post_layernorm(tokens)
+        if tokens.shape[1] != self._num_tokens and not self.training:  # in training, some may be left out
             raise ValueError(
                 f"{type(self.model).__name__} gave {tokens.shape[1]} tokens, {self._num_tokens} were expected."
             )

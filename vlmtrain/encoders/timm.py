@@ -83,6 +83,12 @@ class TimmEncoder(VisionEncoder):
         self._axes = AXES[getattr(self.model, "output_fmt", "NCHW")]
         self.patches_per_tile = math.ceil(self.image_size / self.model.feature_info[-1]["reduction"]) ** 2
 
+    def first_block(self) -> torch.nn.Module:
+        if not self._is_transformer:
+            raise ValueError(f"{self.source} is no vision transformer: it has no blocks that read tokens.")
+        block: torch.nn.Module = self.model.blocks[0]
+        return block
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass; timm's switch does not ask for the mode."""
         self.model.set_grad_checkpointing(True)

@@ -33,6 +33,13 @@ class EmbedsBoth(Trainable, Protocol):
 
 
 @runtime_checkable
+class EmbedsBothWithBias(EmbedsBoth, Protocol):
+    """Similarities with a threshold: scale * cosine + bias above 0 means that image and text belong together."""
+
+    def similarity_bias(self) -> Tensor: ...  # scalar
+
+
+@runtime_checkable
 class MatchesPairs(Trainable, Protocol):
     """Judges whether image `image_of_row[r]` of `visual` and row r of `text` belong together."""
 

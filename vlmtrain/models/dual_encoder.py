@@ -1,5 +1,6 @@
 """Two towers that meet only in the loss."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.language_models.text_encoder import TextEncoder
 from vlmtrain.layout import Layout
 from vlmtrain.nn.pooling import ClassToken, Pooling
+from vlmtrain.nn.projections import Plain
 
 MAX_SIMILARITY_SCALE = 100.0  # CLIP, section 2.5: larger ones make training unstable
 
@@ -18,7 +20,15 @@ MAX_SIMILARITY_SCALE = 100.0  # CLIP, section 2.5: larger ones make training uns
 class DualEncoder(nn.Module):
     """CLIP: image and text vectors of one space.  EmbedsBoth.
 
-    `pooling` is how the image tower's states become one vector; the text tower brings its own.
+    Args:
+        encoder: the image tower; frozen (LiT), it runs without gradient.
+        text_encoder: the text tower, which pools by itself.
+        embedding_width: E.
+        temperature: of the similarities at the start; `trainable: {log_scale: null}` keeps it there.
+        pooling: how the image tower's states become one vector.
+        visual_projection: from the image tower's width to E.
+        text_projection: from the text tower's.
+        max_scale: the scale, 1 / temperature, is not learned beyond it; None: as far as it goes (SigLIP).
     """
 
     def __init__(
@@ -27,16 +37,28 @@ class DualEncoder(nn.Module):
         text_encoder: TextEncoder,
         embedding_width: int,
         temperature: float = 0.07,
-        pooling: Callable[[], Pooling] = ClassToken,
+        pooling: Callable[..., Pooling] = ClassToken,
+        visual_projection: Callable[[int, int], nn.Module] = Plain,
+        text_projection: Callable[[int, int], nn.Module] = Plain,
+        max_scale: float | None = MAX_SIMILARITY_SCALE,
     ) -> None:
         super().__init__()
+        if temperature <= 0 or (max_scale is not None and 1 / temperature > max_scale):
+            raise ValueError(
+                f"temperature {temperature} is a scale of {1 / temperature if temperature else math.inf:g}; give one "
+                f"above 0, with a scale of at most max_scale {max_scale}."
+            )
         self.encoder = encoder
         self.text_encoder = text_encoder
-        self.pooling = pooling()
-        self.visual_projection = nn.Linear(encoder.width, embedding_width, bias=False)
-        self.text_projection = nn.Linear(text_encoder.width, embedding_width, bias=False)
-        nn.init.normal_(self.visual_projection.weight, std=encoder.width**-0.5)
-        nn.init.normal_(self.text_projection.weight, std=text_encoder.width**-0.5)
+        self.pooling = pooling(encoder.width, encoder.patches_per_tile)
+        if self.pooling.needs_class_token and not getattr(encoder, "keep_class_token", False):
+            raise ValueError(
+                f"{type(self.pooling).__name__} reads a class token, and this {type(encoder).__name__} gives none; "
+                "choose another pooling, or keep_class_token=true where the encoder has one."
+            )
+        self.visual_projection = visual_projection(encoder.width, embedding_width)
+        self.text_projection = text_projection(text_encoder.width, embedding_width)
+        self.max_scale = max_scale
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
 
     def layout(self) -> Layout:
@@ -46,7 +68,9 @@ class DualEncoder(nn.Module):
         return 0
 
     def encode(self, visual: VisualBatch) -> VisualFeatures:
-        return self.encoder(visual)
+        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self.encoder(visual)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         if len(visual.patches) != len(visual.items_per_sample):
@@ -54,10 +78,20 @@ class DualEncoder(nn.Module):
                 f"A dual encoder reads one tile per sample; this batch has {len(visual.patches)} tiles "
                 f"for {len(visual.items_per_sample)} samples."
             )
-        return F.normalize(self.visual_projection(self.pooling(visual.patches)), dim=-1).unsqueeze(1)
+        pooled = self.pooling(visual.patches, visual.patch_mask)
+        return F.normalize(self.visual_projection(pooled), dim=-1).unsqueeze(1)
 
     def embed_text(self, text: TextBatch) -> Tensor:
         return F.normalize(self.text_projection(self.text_encoder(text)), dim=-1)
 
     def similarity_scale(self) -> Tensor:
-        return self.log_scale.exp().clamp(max=MAX_SIMILARITY_SCALE)
+        """The scale.  A learned one beyond `max_scale` is set back first, as CLIP does after each step.
+
+        Bounding only what is given would leave the parameter free to run away, or without gradient to come back.
+        """
+        if self.max_scale is None:
+            return self.log_scale.exp()
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(self.max_scale))
+        scale = self.log_scale.exp()
+        return scale - (scale.detach() - self.max_scale).clamp(min=0)  # exp(log(100)) is a little more than 100

@@ -1,12 +1,19 @@
-"""One vector of a row of states: a class token's, or the mean."""
+"""One vector of a row of states: a class token's, that of the last position, or the mean."""
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
 class Pooling(nn.Module, ABC):
     """[B, T, W] -> [B, W]"""
+
+    needs_class_token: bool = False
+
+    def __init__(self, width: int | None = None, num_states: int | None = None) -> None:
+        """W and T, for those that have weights; whoever puts a model together fills them in."""
+        super().__init__()
 
     @abstractmethod
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -16,8 +23,21 @@ class Pooling(nn.Module, ABC):
 class ClassToken(Pooling):
     """The first position, as CLIP's image tower and BERT have it."""
 
+    needs_class_token = True
+
     def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
         return states[:, 0]
+
+
+class LastPosition(Pooling):
+    """The last position that counts: the end token, the one that sees all of a causal row (CLIP, section 2.4)."""
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            return states[:, -1]
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = torch.where(mask, positions, -1).amax(dim=1).clamp(min=0)
+        return states[torch.arange(len(states), device=states.device), last]
 
 
 class Mean(Pooling):
