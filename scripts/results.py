@@ -32,8 +32,8 @@ HEAD = """# Results
 
 Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
 (`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all
-stages; [results.json](results.json) has the commands and revisions. Figures are of one seed. Runs with `trainer.threads=1` shared the
-machine with others: their seconds are no measure of speed.
+stages; [results.json](results.json) has the commands and revisions. Figures are of one seed. Runs with
+`trainer.threads=1` shared the machine with others: their seconds are no measure of speed.
 `python scripts/results.py NAME` trains both, unless runs/results/NAME holds them, and writes this page.
 
 | experiment | trainable | steps | seconds | held-out figure | value | control |
