@@ -35,7 +35,7 @@ class BertWeights:
         weights = load_file(self.folder / "model.safetensors")
         self._weights = {_plain_name(name): tensor for name, tensor in weights.items()}
         self._used: set[str] = set()
-        self._copied: set[nn.Parameter] = set()
+        self._copied: set[Tensor] = set()
 
     def check_sizes(self, width: int, depth: int, num_heads: int, feed_forward_width: int) -> None:
         """ValueError that names every size in which the reader differs."""
@@ -106,7 +106,7 @@ class BertWeights:
             target.bias.copy_(torch.cat([self._take(f"{source}.bias") for source in sources]))
         self._copied |= {target.weight, target.bias}
 
-    def _copy_rows(self, table: nn.Parameter, source: str, name: str) -> None:
+    def _copy_rows(self, table: Tensor, source: str, name: str) -> None:
         """The rows that both have; a vocabulary may have grown by special tokens."""
         its = self._take(source)
         shared = min(len(its), len(table))

@@ -4,6 +4,7 @@ Three readings of one set of weights: without the image, with it, and with it fr
 self-attentions of the last are its own, as the paper finds best (section 4.4).
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -92,7 +93,7 @@ class MixedText(GroundedText):
         causal = torch.ones(new, attention_mask.shape[1], dtype=torch.bool, device=input_ids.device)
         mask = (causal.tril(attention_mask.shape[1] - new) & attention_mask[:, None, :]).unsqueeze(1)  # [R, 1, T, S]
         states = self.enter(input_ids, places_of(attention_mask)[:, -new:], rows)
-        before = kept or [None] * len(self.layers)
+        before: Sequence[KeyValue | None] = kept or [None] * len(self.layers)
         remembered = []
         for layer, attention, of_image, its in zip(
             self.stack(), self.causal_stack(), memory.layers, before, strict=True
