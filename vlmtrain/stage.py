@@ -145,7 +145,7 @@ class Stage:
             step.compile()
         self.checkpoints = Checkpoints(
             self.run.folder / "checkpoints" / self.name,
-            TrainingState(self.model, optimizer, average),
+            TrainingState(self.model, optimizer, average, self.objective),
             self.accelerator,
             {**self.run.facts, "data": self.data.train.fingerprint, "stage": self.name},
             settings["keep_checkpoints"],

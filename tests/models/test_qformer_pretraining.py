@@ -301,7 +301,7 @@ def test_no_weights_are_read_unless_they_are_named(ours, tokenizer_folder, monke
     def refuse(*_, **__):
         raise AssertionError("weights are read")
 
-    for reader in ("safetensors.torch.load_file", "torch.load", "vlmtrain.nn.qformer_initialization.load_file"):
+    for reader in ("safetensors.torch.load_file", "torch.load", "vlmtrain.nn.bert_weights.load_file"):
         monkeypatch.setattr(reader, refuse)
     qformer = partial(QFormer, width=WIDTH, num_queries=QUERIES, depth=DEPTH, num_heads=HEADS)
     two = []

@@ -62,6 +62,18 @@ def test_t14_contrastive_gradients_on_two_processes_equal_those_on_one(tmp_path:
             assert read_lines(tmp_path / name / "metrics.jsonl")[0][key] == pytest.approx(one, abs=1e-5)
 
 
+def test_t14_teacher_and_queue_on_two_processes_are_those_on_one(tmp_path: Path) -> None:
+    """Frozen batch statistics: of a cut batch they would differ."""
+    rates = {"encoder": 1.0, "connector": 1.0, "head": 0.5, "scale": 1.0}
+    job = {"objective": "momentum", "ema": True, "max_steps": 4, **EXACT, "rates": rates, "eval_norm": True}
+    cuts = {"one": (1, 1), "two": (2, 1), "four": (2, 2)}
+    ends = {name: finish(tmp_path / name, world, accumulate=cut, **job) for name, (world, cut) in cuts.items()}
+    queues = {name: load_file(tmp_path / name / "checkpoints/toy/step-00000004/objective.safetensors") for name in cuts}
+    for name in ("two", "four"):
+        assert_close(ends[name], ends["one"], 1e-5)
+        assert_close(queues[name], queues["one"], 1e-5)
+
+
 def test_killed_at_random_moments_ends_bit_identical(tmp_path: Path) -> None:
     job = {"max_steps": 40, "pace": 0.01, "dropout": 0.3, "ema": True}
     chance = random.Random(0)

@@ -20,6 +20,7 @@ from vlmtrain.layout import Layout
 from vlmtrain.models.capabilities import Trainable
 from vlmtrain.objectives.base import Context, Loss, Objective
 from vlmtrain.objectives.contrastive import Contrastive
+from vlmtrain.objectives.momentum_contrastive import MomentumContrastive
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.log import Log
@@ -164,7 +165,7 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     )
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
-    state = TrainingState(model, optimizer, average)
+    state = TrainingState(model, optimizer, average, objective)
     checkpoints = Checkpoints(folder / "checkpoints" / "toy", state, accelerator, keep=int(str(choices.get("keep", 2))))
 
     def write(step: int, averages: dict[str, float]) -> None:
@@ -212,7 +213,12 @@ class Broken(Guessing):
         return Loss({"guessing": total + surrogate}, loss.metrics)
 
 
-OBJECTIVES = {"guessing": Guessing, "contrastive": Contrastive}
+def momentum() -> MomentumContrastive:
+    torch.manual_seed(5)  # the queue begins alike in every process
+    return MomentumContrastive(WIDTH, queue_size=12, ramp_steps=2)
+
+
+OBJECTIVES = {"guessing": Guessing, "contrastive": Contrastive, "momentum": momentum}
 
 
 def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:

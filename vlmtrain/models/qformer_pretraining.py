@@ -1,12 +1,7 @@
 """Stage 1 of BLIP-2: a Q-Former learns to read images from image-text pairs (Li et al. 2023, section 3.1)."""
 
-import math
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +10,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.layouts.qformer_words import DECODER_START, load_words
+from vlmtrain.models.reused_features import ReusedFeatures, encode_single_images
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import initialize_like_bert
 from vlmtrain.nn.pretrained import builds_without_weights
@@ -22,46 +18,7 @@ from vlmtrain.nn.qformer import ImageMemory, QFormer, QueryPass
 from vlmtrain.nn.qformer_initialization import initialize_from_bert
 from vlmtrain.nn.qformer_text import QFormerText, TextHead
 from vlmtrain.nn.qformer_views import read_alone, read_causally, read_together
-
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 0.5
-
-
-class _Kept(dict[tuple[str, bool], Any]):
-    """A dict that can be pointed at weakly."""
-
-
-def forgetting(kept: _Kept) -> Callable[[Tensor], None]:
-    """A gradient hook that empties `kept`; weakly, since the graph that holds the hook is held by `kept`."""
-    pointer = weakref.ref(kept)
-
-    def forget(_: Tensor) -> None:
-        alive = pointer()
-        if alive is not None:
-            alive.clear()
-
-    return forget
-
-
-@dataclass(frozen=True)
-class QFormerFeatures(VisualFeatures):
-    """Patches of one image per sample, and room for what the Q-Former makes of them: each at most once per batch."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_kept", _Kept())  # no field: a copy, on another device or not, starts empty
-
-    def once(self, name: str, compute: Callable[[], Any], tensor_of: Callable[[Any], Tensor]) -> Any:
-        """`compute()`, remembered until a backward pass has used it up.
-
-        What was computed without gradient (the survey of a step) never stands in where gradient is wanted.
-        """
-        kept: _Kept = self.__dict__["_kept"]
-        key = (name, torch.is_grad_enabled())
-        if key not in kept:
-            kept[key] = compute()
-            tensor = tensor_of(kept[key])
-            if tensor.requires_grad:
-                tensor.register_hook(forgetting(kept))
-        return kept[key]
+from vlmtrain.nn.temperature import bounded_scale, log_temperature
 
 
 class QFormerPretraining(nn.Module):
@@ -92,10 +49,7 @@ class QFormerPretraining(nn.Module):
         vocab_size: int | None = None,
     ) -> None:
         super().__init__()
-        if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
-            raise ValueError(
-                f"temperature {temperature} lies outside {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE}; 0.07 is usual"
-            )
+        self.log_temperature = log_temperature(temperature)
         self.tokenizer, num_words = load_words(tokenizer, vocab_size)
         self.decoder_start = 0  # of a model that is only counted (`vlmtrain plan`) and reads nothing
         if self.tokenizer is not None:
@@ -109,7 +63,6 @@ class QFormerPretraining(nn.Module):
         self.text_projection = nn.Linear(width, embedding_width)
         self.match_head = nn.Linear(width, 2)  # no match, match
         self.text_head = TextHead(width, num_words, eps)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         for head in (self.visual_projection, self.text_projection, self.match_head):
             head.apply(initialize_like_bert)
         if bert is not None and not builds_without_weights():
@@ -123,20 +76,9 @@ class QFormerPretraining(nn.Module):
         """None: the image enters through cross-attention."""
         return 0
 
-    def encode(self, visual: VisualBatch) -> QFormerFeatures:
+    def encode(self, visual: VisualBatch) -> ReusedFeatures:
         """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
-        odd = [index for index, items in enumerate(visual.items_per_sample) if items != 1]
-        if odd or any(tiles != 1 for tiles in visual.tiles_per_item):
-            raise ValueError(
-                f"QFormerPretraining takes one image of one tile per sample; got items per sample "
-                f"{visual.items_per_sample} and tiles per item {visual.tiles_per_item}. Choose image-text pairs."
-            )
-        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            features = self.encoder(visual)
-        return QFormerFeatures(
-            features.patches, features.tiles_per_item, features.items_per_sample, features.patch_mask
-        )
+        return encode_single_images(self.encoder, visual, "QFormerPretraining")
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         """Unit vectors of all queries [B, Q, E]."""
@@ -148,10 +90,8 @@ class QFormerPretraining(nn.Module):
         return F.normalize(self.text_projection(states).float(), dim=-1)
 
     def similarity_scale(self) -> Tensor:
-        """1 / temperature.  The gradient passes the bounds, so that a temperature at a bound can come back."""
-        raw = self.log_temperature
-        bounded = raw.clamp(math.log(LOWEST_TEMPERATURE), math.log(HIGHEST_TEMPERATURE))
-        return (-(raw + (bounded - raw).detach())).exp()
+        """1 / temperature, within its bounds."""
+        return bounded_scale(self.log_temperature)
 
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
         """Logit of "match" over "no match", mean over the queries: [R]."""
@@ -185,7 +125,7 @@ class QFormerPretraining(nn.Module):
         def compute() -> ImageMemory:
             return self.qformer.remember(visual.patches, visual.patch_mask)
 
-        if not isinstance(visual, QFormerFeatures):
+        if not isinstance(visual, ReusedFeatures):
             return compute()
         return visual.once("memory", compute, lambda memory: memory.layers[0].key)
 
@@ -195,7 +135,7 @@ class QFormerPretraining(nn.Module):
         def compute() -> QueryPass:
             return self.qformer.read(self.remember(visual), len(visual.patches))
 
-        if not isinstance(visual, QFormerFeatures):
+        if not isinstance(visual, ReusedFeatures):
             return compute()
         return visual.once("queries", compute, lambda query_pass: query_pass.states)
 

@@ -8,8 +8,9 @@ All views leave padding out of linear layers and compute in the last layer only 
 import torch
 from torch import Tensor
 
+from vlmtrain.nn.packed_attention import joined, project_text, read_for_text
 from vlmtrain.nn.packing import PackedRows
-from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, PostNormFeedForward
+from vlmtrain.nn.post_norm import KeyValue, PostNormFeedForward
 from vlmtrain.nn.qformer import ImageKeyValue, ImageMemory, QFormer, QFormerLayer, QueryPass
 from vlmtrain.nn.qformer_text import QFormerText
 
@@ -22,7 +23,7 @@ def read_alone(qformer: QFormer, text: QFormerText, input_ids: Tensor, attention
     for layer, feed_forward in zip(qformer.stack()[:-1], text.stack()[:-1], strict=True):
         states = qformer.run(_text_layer, layer, feed_forward, states, rows, None, visible)
     attention = qformer.stack()[-1].self_attention
-    memory = _project_text(attention, states, rows)
+    memory = project_text(attention, states, rows)
     first = rows.pad(states)[:, :1]  # [R, 1, D]: nobody reads the other positions of the last layer
     return text.stack()[-1](attention(first, memory, visible)).squeeze(1)
 
@@ -70,9 +71,9 @@ def _text_layer(
     mask: Tensor,
 ) -> Tensor:
     """Packed text [n, D] reads `before` (queries, already projected) and itself -> [n, D]."""
-    own = _project_text(layer.self_attention, text, rows)
-    memory = own if before is None else _joined(before, own)
-    return feed_forward(_read_for_text(layer.self_attention, text, rows, memory, mask))
+    own = project_text(layer.self_attention, text, rows)
+    memory = own if before is None else joined(before, own)
+    return feed_forward(read_for_text(layer.self_attention, text, rows, memory, mask))
 
 
 def _joint_layer(
@@ -86,25 +87,6 @@ def _joint_layer(
 ) -> tuple[Tensor, Tensor]:
     """Queries [R, Q, D] and packed text [n, D] read both; without `feed_forward` the text stays as it is."""
     attention = layer.self_attention
-    both = _joined(attention.remember(queries), _project_text(attention, text, rows))
-    after = text if feed_forward is None else feed_forward(_read_for_text(attention, text, rows, both, mask))
+    both = joined(attention.remember(queries), project_text(attention, text, rows))
+    after = text if feed_forward is None else feed_forward(read_for_text(attention, text, rows, both, mask))
     return layer.after_self_attention(attention(queries, both, mask), of_image), after
-
-
-def _project_text(attention: PostNormAttention, text: Tensor, rows: PackedRows) -> KeyValue:
-    """Packed text [n, D] -> keys and values [R, heads, T, d]."""
-    return attention.split_key_value(rows.pad(attention.to_key_value(text)))
-
-
-def _read_for_text(
-    attention: PostNormAttention, text: Tensor, rows: PackedRows, memory: KeyValue, mask: Tensor
-) -> Tensor:
-    """Packed text [n, D] reads `memory` [R, heads, S, d] where mask [R, 1, 1 | T, S] -> [n, D]."""
-    query = attention.split(rows.pad(attention.to_query(text)))
-    return attention.add(text, rows.pack(attention.read(query, memory, mask)))
-
-
-def _joined(first: KeyValue, second: KeyValue) -> KeyValue:
-    """Two memories one after the other; `first` may be shared by all rows."""
-    rows = len(second.key)
-    return KeyValue(*(torch.cat([a.expand(rows, -1, -1, -1), b], dim=2) for a, b in zip(first, second, strict=True)))

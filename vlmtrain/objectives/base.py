@@ -28,12 +28,21 @@ class Everyone:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What the momentum teacher says of one micro-batch, and when; of the global batch Everyone says it too."""
+
+    step: int
+    embeddings: dict[str, Tensor]  # name -> [B, ...]; nothing has gradient
+
+
+@dataclass(frozen=True)
 class Context:
     """One micro-batch as objectives see it.  What two objectives both need is computed once, through `once`."""
 
     features: VisualFeatures
     batch: Batch
     everyone: Everyone | None = None  # None: this micro-batch is the whole global batch
+    lesson: Lesson | None = None  # None: there is no teacher, as in an evaluation
     _memory: dict[str, Tensor] = field(default_factory=dict)
 
     def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -58,6 +67,7 @@ class Objective(nn.Module, ABC):
 
     needs: type  # a Protocol of vlmtrain.models.capabilities
     comes_first: bool = False  # its survey draws random numbers (dropout) that its forward must draw again, in order
+    has_teacher: bool = False  # asks the averaged weights of the model first, through `teach`
 
     def require(self, model: nn.Module) -> None:
         """ValueError naming what `model` lacks."""
@@ -85,6 +95,15 @@ class Objective(nn.Module, ABC):
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         """What this objective must know of the whole global batch ([B, ...] each).  Most need nothing."""
         return {}
+
+    def teach(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        """What the momentum teacher says of a micro-batch ([B, ...] each): `model` has the averaged weights here, in
+        eval mode and without gradient.  Given to `forward` as the context's lesson."""
+        return {}
+
+    def keep(self, taught: dict[str, Tensor], step: int) -> None:
+        """Called after every applied step with what `teach` said of the global batch, in sample order and alike on all
+        ranks.  What is kept from step to step belongs into persistent buffers, which checkpoints hold."""
 
     @abstractmethod
     def forward(self, model: nn.Module, context: Context) -> Loss: ...

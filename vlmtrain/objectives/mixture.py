@@ -24,6 +24,11 @@ class Mixture(Objective):
         # Random numbers are drawn in the order of the calls, and the survey draws only those of its objectives.
         self.objectives = nn.ModuleDict(dict(sorted(objectives.items(), key=lambda item: not item[1].comes_first)))
 
+    @property
+    def has_teacher(self) -> bool:  # type: ignore[override]
+        """Whether any of them does."""
+        return any(objective.has_teacher for objective in self._items().values())
+
     def require(self, model: nn.Module) -> None:
         for objective in self._items().values():
             objective.require(model)
@@ -39,6 +44,16 @@ class Mixture(Objective):
         for objective in self._items().values():
             found |= objective.survey(model, context)
         return found
+
+    def teach(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for objective in self._items().values():
+            found |= objective.teach(model, context)
+        return found
+
+    def keep(self, taught: dict[str, Tensor], step: int) -> None:
+        for objective in self._items().values():
+            objective.keep(taught, step)
 
     def forward(self, model: nn.Module, context: Context) -> Loss:
         totals: dict[str, Tensor] = {}

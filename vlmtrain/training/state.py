@@ -23,6 +23,7 @@ from vlmtrain.training.trainability import component_names
 logger = logging.getLogger(__name__)
 
 OPTIMIZER, AVERAGES, PROGRESS = "optimizer.safetensors", "ema.safetensors", "progress.json"
+OBJECTIVE = "objective.safetensors"
 
 
 @dataclass
@@ -36,12 +37,19 @@ class Progress:
 
 
 class TrainingState:
-    """Model, optimizer and average of one stage, as the files of a checkpoint."""
+    """Model, optimizer, average and what the objective keeps of one stage, as the files of a checkpoint."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, average: ExponentialMovingAverage | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        average: ExponentialMovingAverage | None = None,
+        objective: nn.Module | None = None,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.average = average
+        self.objective = objective
         self._frozen: dict[str, dict[str, Any]] | None = None
         # also what begins to train later: its present values belong to a checkpoint, should training go back to it
         self._trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -53,13 +61,17 @@ class TrainingState:
         yield OPTIMIZER, _serialized("optimizer", optimizer_tensors(self.optimizer), set())
         if self.average is not None:
             yield AVERAGES, _serialized("average", self.average.averages, set())
+        kept = self._kept()
+        if kept:
+            yield OBJECTIVE, _serialized("objective", kept, set())
         yield PROGRESS, json.dumps(asdict(progress)).encode()
 
     def size(self) -> int:
         """Bytes of a checkpoint, moments included, also before there are any."""
         tensors = [value for each in trained_tensors(self.model, self._trained).values() for value in each.values()]
         copies = 3 if self.average is None else 4  # weights, two moments, average
-        return copies * sum(value.numel() * value.element_size() for value in tensors)
+        kept = sum(value.numel() * value.element_size() for value in self._kept().values())
+        return kept + copies * sum(value.numel() * value.element_size() for value in tensors)
 
     def frozen_parts(self) -> dict[str, dict[str, Any]]:
         """Component -> where its weights come from and their sha256, for every component that is frozen but for what
@@ -78,17 +90,30 @@ class TrainingState:
         self._check_frozen(folder, manifest["frozen"])
         weights: dict[str, Tensor] = {}
         for file in manifest["files"]:
-            if file.endswith(".safetensors") and file not in (OPTIMIZER, AVERAGES):
+            if file.endswith(".safetensors") and file not in (OPTIMIZER, AVERAGES, OBJECTIVE):
                 weights.update(load_file(folder / file))
         self._restore_weights(folder, weights)
         self.restore_moments(folder)
         if self.average is not None:
             path = folder / AVERAGES
             self.average.restore(load_file(path) if path.exists() else {})
+        self._restore_kept(folder)
         return Progress(**json.loads((folder / PROGRESS).read_bytes()))
 
     def restore_moments(self, folder: Path) -> Restored:
         return restore_optimizer(self.optimizer, load_file(folder / OPTIMIZER))
+
+    def _kept(self) -> dict[str, Tensor]:
+        """What the objective remembers of earlier steps."""
+        return {} if self.objective is None else self.objective.state_dict(keep_vars=True)
+
+    def _restore_kept(self, folder: Path) -> None:
+        """All of it or nothing: with another queue the next steps would differ."""
+        kept = self._kept()
+        saved = load_file(folder / OBJECTIVE) if (folder / OBJECTIVE).exists() else {}
+        if missing := sorted(kept.keys() - saved.keys()):
+            raise ValueError(f"{folder} does not hold {', '.join(missing)} of the objective; start a new run")
+        copy_tensors(folder, saved, kept)
 
     def _restore_weights(self, folder: Path, weights: dict[str, Tensor]) -> None:
         own = named_state(self.model)

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmtrain.batch import Batch, VisualFeatures
-from vlmtrain.objectives.base import Everyone, Loss
+from vlmtrain.objectives.base import Everyone, Lesson, Loss
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.optimizer import set_learning_rate
 from vlmtrain.training.randomness import seed_micro_batch
@@ -71,6 +72,11 @@ class Update:
         ]
         if forgotten:
             raise ValueError(f"trainable, but not in the optimizer: {', '.join(forgotten[:5])}")
+        if self.training_step.objective.has_teacher and self.average is None:
+            raise ValueError(
+                "the objective learns from a momentum teacher, which is the average of the weights; set "
+                "trainer.ema_decay (0.995 in ALBEF and BLIP)"
+            )
         if self.thawing is not None and self.thawing.starts():
             set_trainability(self.training_step.model, self.thawing.at(0))
         self._wrap()
@@ -81,13 +87,17 @@ class Update:
         self._thaw(step)
         learning_rate = self.schedule.learning_rate(step)
         set_learning_rate(self.optimizer, learning_rate)
-        losses = self._backward(micro_batches, step)
+        lessons = self._teach(micro_batches, step)
+        everyone, features = self._survey(micro_batches, step, lessons)
+        losses = self._backward(micro_batches, step, lessons, everyone, features)
         weights = self.training_step.objective.weights()
         shares = {term: torch.stack([loss.totals[term] for loss in losses]).sum() for term in weights}
         norm, loss = self._gradient_norm(), weighted_sum(shares, weights)
         is_finite, should_stop = self._agree(torch.isfinite(norm) & torch.isfinite(loss), stop_requested)
         if is_finite:
             self._apply(norm)
+            if lessons:
+                self._keep(lessons, everyone, step)
         self.optimizer.zero_grad(set_to_none=True)
         metrics = _added([loss.metrics for loss in losses])
         return UpdateResult(shares, metrics, weights, norm, learning_rate, is_finite, should_stop)
@@ -109,17 +119,36 @@ class Update:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
             self._wrap()
 
-    def _backward(self, micro_batches: list[Batch], step: int) -> list[Loss]:
+    def _teach(self, micro_batches: list[Batch], step: int) -> list[Lesson]:
+        """What the average of the weights says of each micro-batch; empty where the objective asks for no teacher."""
+        if not self.training_step.objective.has_teacher:
+            return []
+        assert self.average is not None
+        with self.accelerator.autocast():
+            return [Lesson(step, self.training_step.teach(batch, self.average.averages)) for batch in micro_batches]
+
+    def _keep(self, lessons: list[Lesson], everyone: Everyone | None, step: int) -> None:
+        """Hand the objective what the teacher said of the global batch."""
+        said = lessons[0].embeddings if everyone is None else everyone.embeddings
+        self.training_step.objective.keep({name: said[name] for name in lessons[0].embeddings}, step)
+
+    def _backward(
+        self,
+        micro_batches: list[Batch],
+        step: int,
+        lessons: list[Lesson],
+        everyone: Everyone | None,
+        features: Sequence[VisualFeatures | None],
+    ) -> list[Loss]:
         """Forward and backward of every micro-batch; gives their losses, detached, totals divided by global counts."""
         counts = self._global_counts(micro_batches)
-        everyone, features = self._survey(micro_batches, step)
         weights = self.training_step.objective.weights()
         losses = []
         for index, batch in enumerate(micro_batches):
             view = None if everyone is None else replace(everyone, start=first_sample(self.accelerator, index, batch))
             self._seed(step, index)
             with self._syncing(is_last=index == len(micro_batches) - 1):
-                loss: Loss = self.wrapped(batch, view, features[index])
+                loss: Loss = self.wrapped(batch, view, features[index], lessons[index] if lessons else None)
                 shares = {term: loss.totals[term] / counts[term] for term in weights}
                 value = weighted_sum(shares, weights)
                 self.accelerator.backward(value * self.accelerator.num_processes)  # DDP divides by it
@@ -138,23 +167,26 @@ class Update:
         return dict(zip(terms, everywhere.unbind(), strict=True))
 
     def _survey(
-        self, micro_batches: list[Batch], step: int
-    ) -> tuple[Everyone | None, list[VisualFeatures] | list[None]]:
+        self, micro_batches: list[Batch], step: int, lessons: list[Lesson]
+    ) -> tuple[Everyone | None, Sequence[VisualFeatures | None]]:
         nothing = [None] * len(micro_batches)
         if self.accelerator.num_processes * len(micro_batches) == 1:
             return None, nothing
         if not self._needs:
             self._find_needs(micro_batches[0])
-        if not self._needs["survey"]:
+        if not self._needs["survey"] and not lessons:
             return None, nothing
         surveys: list[Survey] = []
-        for index, batch in enumerate(micro_batches):
+        for index, batch in enumerate(micro_batches if self._needs["survey"] else []):
             self._seed(step, index)
             with torch.no_grad(), self.accelerator.autocast():
                 surveys.append(self.training_step.survey(batch))
-        texts = [batch.text for batch in micro_batches]
-        everyone = gather_everyone(self.accelerator, [survey.embeddings for survey in surveys], texts)
-        return everyone, [survey.features for survey in surveys] if self._needs["features"] else nothing
+        said = [survey.embeddings for survey in surveys] or [{} for _ in micro_batches]
+        if lessons:
+            said = [own | lesson.embeddings for own, lesson in zip(said, lessons, strict=True)]
+        everyone = gather_everyone(self.accelerator, said, [batch.text for batch in micro_batches])
+        keeps = surveys and self._needs["features"]
+        return everyone, [survey.features for survey in surveys] if keeps else nothing
 
     def _find_needs(self, batch: Batch) -> None:
         """Once: does the objective survey anything, and are features free of gradient, so that they can be kept?"""
