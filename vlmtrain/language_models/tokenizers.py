@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from vlmtrain.nn.pretrained import is_local
+from vlmtrain.nn.pretrained import builds_without_weights, is_local
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -20,6 +20,21 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     if not tokenizer.is_fast:
         raise ValueError(f"{source}: its tokenizer has no fast version, which batch encoding needs.")
     return tokenizer
+
+
+def load_words(source: str, vocab_size: int | None) -> tuple[PreTrainedTokenizerBase | None, int]:
+    """The tokenizer, and how many words it has; ValueError where `vocab_size` says otherwise.
+
+    A model that is only counted (`vlmtrain plan`) and is told the number needs no tokenizer: None stands for it.
+    """
+    if vocab_size is not None and builds_without_weights():
+        return None, vocab_size
+    tokenizer = load_tokenizer(source)
+    if vocab_size not in (None, len(tokenizer)):
+        raise ValueError(
+            f"vocab_size is {vocab_size}, but tokenizer {source} has {len(tokenizer)} words; correct it or leave it out"
+        )
+    return tokenizer, len(tokenizer)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

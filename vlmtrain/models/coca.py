@@ -1,8 +1,6 @@
 """An image tower and a text decoder that contrast and write at once."""
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +8,14 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
-from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.language_models.tokenizers import load_words
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.models.dual_encoder import MAX_SIMILARITY_SCALE
+from vlmtrain.models.encode_images import encode_images
 from vlmtrain.nn.attentional_poolers import CascadedPooler, ImagePooler
-from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.projections import Plain
+from vlmtrain.nn.temperature import set_back_scale
 from vlmtrain.nn.two_part_decoder import TwoPartDecoder
 
 
@@ -46,7 +45,7 @@ class CoCa(nn.Module):
         vocab_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.tokenizer, num_words = _load_words(tokenizer, vocab_size)
+        self.tokenizer, num_words = load_words(tokenizer, vocab_size)
         self.encoder = encoder
         self.decoder = decoder(num_words)
         self.pooler = pooler(encoder.width, self.decoder.width)
@@ -62,9 +61,7 @@ class CoCa(nn.Module):
 
     def encode(self, visual: VisualBatch) -> VisualFeatures:
         """Pixels -> pooled vectors: the first is for contrast, the others are for writing."""
-        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            features = self.encoder(visual)
+        features = encode_images(self.encoder, visual)
         pooled = self.pooler(features.patches, features.patch_mask)
         if len(pooled) != len(visual.items_per_sample):
             raise ValueError(
@@ -81,10 +78,8 @@ class CoCa(nn.Module):
         return F.normalize(self.text_projection(vectors), dim=-1)
 
     def similarity_scale(self) -> Tensor:
-        """The scale, set back first where it has been learned beyond 100 (as DualEncoder)."""
-        with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(MAX_SIMILARITY_SCALE))
-        return self.log_scale.exp()
+        """The scale, at most 100."""
+        return set_back_scale(self.log_scale, MAX_SIMILARITY_SCALE)
 
     def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
         """States of the supervised positions of row b, which sees image b."""
@@ -113,14 +108,3 @@ class CoCa(nn.Module):
     def _look(self, visual: VisualFeatures, input_ids: Tensor, mask: Tensor) -> Tensor:
         _, states = self.decoder.read(input_ids, mask)
         return self.decoder.look(states, mask, visual.patches[:, 1:])
-
-
-def _load_words(name: str, vocab_size: int | None) -> tuple[Any, int]:
-    if vocab_size is not None and builds_without_weights():
-        return None, vocab_size
-    tokenizer = load_tokenizer(name)
-    if vocab_size not in (None, len(tokenizer)):
-        raise ValueError(
-            f"vocab_size is {vocab_size}, but tokenizer {name} has {len(tokenizer)} words; correct it or leave it out"
-        )
-    return tokenizer, len(tokenizer)

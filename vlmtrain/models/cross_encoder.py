@@ -10,7 +10,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.layouts.qformer_words import load_words
-from vlmtrain.models.reused_features import ReusedFeatures, encode_single_images
+from vlmtrain.models.reused_features import ReusedFeatures, encode_for_reuse
 from vlmtrain.nn.grounded_text import GroundedText
 from vlmtrain.nn.pooling import ClassToken, Pooling
 from vlmtrain.nn.post_norm import initialize_like_bert
@@ -70,7 +70,7 @@ class CrossEncoder(nn.Module):
 
     def encode(self, visual: VisualBatch) -> ReusedFeatures:
         """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
-        return encode_single_images(self.encoder, visual, type(self).__name__)
+        return encode_for_reuse(self.encoder, visual, type(self).__name__)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         """Unit vectors [B, 1, E]."""

@@ -11,8 +11,10 @@ from vlmtrain.batch import TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.language_models.text_encoder import TextEncoder
 from vlmtrain.layout import Layout
+from vlmtrain.models.encode_images import encode_images
 from vlmtrain.nn.pooling import ClassToken, Pooling
 from vlmtrain.nn.projections import Plain
+from vlmtrain.nn.temperature import set_back_scale
 
 MAX_SIMILARITY_SCALE = 100.0  # CLIP, section 2.5: larger ones make training unstable
 
@@ -68,9 +70,7 @@ class DualEncoder(nn.Module):
         return 0
 
     def encode(self, visual: VisualBatch) -> VisualFeatures:
-        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            return self.encoder(visual)
+        return encode_images(self.encoder, visual)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         if len(visual.patches) != len(visual.items_per_sample):
@@ -85,13 +85,7 @@ class DualEncoder(nn.Module):
         return F.normalize(self.text_projection(self.text_encoder(text)), dim=-1)
 
     def similarity_scale(self) -> Tensor:
-        """The scale.  A learned one beyond `max_scale` is set back first, as CLIP does after each step.
-
-        Bounding only what is given would leave the parameter free to run away, or without gradient to come back.
-        """
+        """The scale, within `max_scale`."""
         if self.max_scale is None:
             return self.log_scale.exp()
-        with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(self.max_scale))
-        scale = self.log_scale.exp()
-        return scale - (scale.detach() - self.max_scale).clamp(min=0)  # exp(log(100)) is a little more than 100
+        return set_back_scale(self.log_scale, self.max_scale)

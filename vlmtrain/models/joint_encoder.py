@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
-from vlmtrain.language_models.tokenizers import load_tokenizer
+from vlmtrain.language_models.tokenizers import load_words
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.masked import MaskedPairLayout
 from vlmtrain.models.capabilities import AlignedPairs
+from vlmtrain.models.encode_images import encode_single_images
 from vlmtrain.models.single_stream import JointStates, SingleStream
 from vlmtrain.nn.post_norm import initialize_like_bert
-from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.qformer_text import TextHead
 
 
@@ -38,14 +38,7 @@ class JointEncoder(nn.Module):
         vocab_size: int | None = None,
     ) -> None:
         super().__init__()
-        counted = vocab_size is not None and builds_without_weights()
-        self.tokenizer = None if counted else load_tokenizer(tokenizer)
-        num_words = vocab_size if self.tokenizer is None else len(self.tokenizer)
-        if vocab_size not in (None, num_words):
-            raise ValueError(
-                f"vocab_size is {vocab_size}, but tokenizer {tokenizer} has {num_words} words; "
-                "correct it or leave it out"
-            )
+        self.tokenizer, num_words = load_words(tokenizer, vocab_size)
         self.max_tokens = max_tokens
         self.encoder = encoder
         self.stream = stream(encoder.width, num_words)
@@ -66,15 +59,7 @@ class JointEncoder(nn.Module):
 
     def encode(self, visual: VisualBatch) -> VisualFeatures:
         """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
-        odd = [index for index, items in enumerate(visual.items_per_sample) if items != 1]
-        if odd or any(tiles != 1 for tiles in visual.tiles_per_item):
-            raise ValueError(
-                f"JointEncoder takes one image of one tile per sample; got items per sample "
-                f"{visual.items_per_sample} and tiles per item {visual.tiles_per_item}. Choose image-text pairs."
-            )
-        learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            return self.encoder(visual)
+        return encode_single_images(self.encoder, visual, "JointEncoder")
 
     def read(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> JointStates:
         """Row r of `text` together with image `image_of_row[r]`."""

@@ -1,19 +1,17 @@
 """BLIP's multimodal mixture of encoder and decoder, MED (Li et al. 2022, section 3.1)."""
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualFeatures
-from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layouts.qformer_words import DECODER_START
 from vlmtrain.models.cross_encoder import CrossEncoder
 from vlmtrain.nn.grounded_text import places_of
 from vlmtrain.nn.mixed_text import MixedText
 from vlmtrain.nn.packing import PackedRows
-from vlmtrain.nn.pooling import ClassToken, Pooling
 
 ENCODER_START = "[ENC]"  # takes the place of [CLS] where text is read together with an image
 
@@ -27,22 +25,20 @@ class MixedEncoderDecoder(CrossEncoder):
     special_tokens = (DECODER_START, ENCODER_START)
     text: MixedText
 
-    def __init__(
-        self,
-        encoder: VisionEncoder,
-        text: Callable[..., MixedText],
-        tokenizer: str,
-        embedding_width: int = 256,
-        temperature: float = 0.07,
-        max_tokens: int = 32,
-        vocab_size: int | None = None,
-        pooling: Callable[[], Pooling] = ClassToken,
-    ) -> None:
-        super().__init__(encoder, text, tokenizer, embedding_width, temperature, max_tokens, vocab_size, pooling)
-        self.decoder_start = self.encoder_start = self.end = 0  # of a model that is only counted and reads nothing
-        if self.tokenizer is not None:
-            ids = self.tokenizer.convert_tokens_to_ids([DECODER_START, ENCODER_START, self.tokenizer.sep_token])
-            self.decoder_start, self.encoder_start, self.end = map(int, ids)
+    @cached_property
+    def decoder_start(self) -> int:
+        return self._id_of(DECODER_START)
+
+    @cached_property
+    def encoder_start(self) -> int:
+        return self._id_of(ENCODER_START)
+
+    @cached_property
+    def end(self) -> int:
+        return self._id_of(self.tokenizer.sep_token)
+
+    def _id_of(self, token: str) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids(token))
 
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
         """Logit of "match" over "no match": [R]."""

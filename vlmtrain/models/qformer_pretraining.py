@@ -10,7 +10,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.layouts.qformer_words import DECODER_START, load_words
-from vlmtrain.models.reused_features import ReusedFeatures, encode_single_images
+from vlmtrain.models.reused_features import ReusedFeatures, encode_for_reuse
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import initialize_like_bert
 from vlmtrain.nn.pretrained import builds_without_weights
@@ -78,7 +78,7 @@ class QFormerPretraining(nn.Module):
 
     def encode(self, visual: VisualBatch) -> ReusedFeatures:
         """Pixels -> patches.  ValueError where a sample has not exactly one image of one tile."""
-        return encode_single_images(self.encoder, visual, "QFormerPretraining")
+        return encode_for_reuse(self.encoder, visual, "QFormerPretraining")
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
         """Unit vectors of all queries [B, Q, E]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlmtrain.batch import VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
+from vlmtrain.models.encode_images import encode_single_images
 
 
 class _Kept(dict[tuple[str, bool], Any]):
@@ -50,18 +51,7 @@ class ReusedFeatures(VisualFeatures):
         return kept[key]
 
 
-def encode_single_images(encoder: VisionEncoder, visual: VisualBatch, reader: str) -> ReusedFeatures:
-    """Pixels -> patches, without a graph where the encoder is frozen.
-
-    ValueError that names `reader` where a sample has not exactly one image of one tile.
-    """
-    odd = [index for index, items in enumerate(visual.items_per_sample) if items != 1]
-    if odd or any(tiles != 1 for tiles in visual.tiles_per_item):
-        raise ValueError(
-            f"{reader} takes one image of one tile per sample; got items per sample "
-            f"{visual.items_per_sample} and tiles per item {visual.tiles_per_item}. Choose image-text pairs."
-        )
-    learns = any(parameter.requires_grad for parameter in encoder.parameters())
-    with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-        features = encoder(visual)
+def encode_for_reuse(encoder: VisionEncoder, visual: VisualBatch, reader: str) -> ReusedFeatures:
+    """`encode_single_images`, with that room."""
+    features = encode_single_images(encoder, visual, reader)
     return ReusedFeatures(features.patches, features.tiles_per_item, features.items_per_sample, features.patch_mask)

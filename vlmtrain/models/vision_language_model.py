@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import TargetStates, TextBatch, VisualBatch, VisualFeatures
@@ -11,6 +10,7 @@ from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.fusions.base import Fusion
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.layout import Layout
+from vlmtrain.models.encode_images import encode_images
 
 
 class VisionLanguageModel(nn.Module):
@@ -33,9 +33,7 @@ class VisionLanguageModel(nn.Module):
         return self.fusion.placeholders(self.connector.tokens_per_item(tiles))
 
     def encode(self, visual: VisualBatch) -> VisualFeatures:
-        trains = any(parameter.requires_grad for parameter in self.encoder.parameters())
-        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
-            return self.encoder(visual)
+        return encode_images(self.encoder, visual)
 
     def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
         if text.targets is None:
