@@ -1,23 +1,21 @@
 """Does the model tell a caption from one that is wrong by little, and from another image's?"""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluating, pick_sources, require_capability
+from vlmtrain.evaluation.base import EvaluationTools, require_capability
+from vlmtrain.evaluation.by_split import BySplit
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.models.capabilities import MatchesPairs
-
-logger = logging.getLogger(__name__)
 
 Alters = Callable[[Any], str | None]
 """A record -> its first caption, altered so that it is wrong; None where that cannot be done."""
 
 
-class AlteredCaptions:
+class AlteredCaptions(BySplit):
     """The matching head's decision on true captions and on altered ones, equally many of both; chance is a half.
 
     Metrics per split: `matching_accuracy`, with `true_accepted` and `altered_rejected`, of which it is the mean;
@@ -30,28 +28,18 @@ class AlteredCaptions:
         limit: records per split.
     """
 
+    nothing = "No caption of the split %r could be altered."
+
     def __init__(self, alters: Alters, splits: list[str] | None = None, limit: int | None = None) -> None:
-        if splits == [] or (limit is not None and limit < 1):
-            raise ValueError(f"AlteredCaptions wants splits or null, and limit >= 1 or null; got {splits}, {limit}.")
+        super().__init__(splits, limit)
         self.alters = alters
-        self.splits = splits
-        self.limit = limit
 
-    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+    def check_model(self, model: nn.Module) -> None:
         require_capability("AlteredCaptions", model, MatchesPairs, "Evaluate another stage by it.")
-        pick_sources(sources, self.splits)
 
-    def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
-        self.check(model, sources)
-        metrics: dict[str, float] = {}
-        with evaluating(model, tools):
-            for split, source in pick_sources(sources, self.splits).items():
-                judged = list(self._judge(cast(MatchesPairs, model), source, tools))
-                if not judged:
-                    logger.warning("No caption of the split %r could be altered.", split)
-                    continue
-                metrics |= {f"{split}/{name}": value for name, value in _measure(torch.cat(judged, dim=1)).items()}
-        return EvaluationResult(metrics)
+    def measure(self, model: MatchesPairs, source: Any, tools: EvaluationTools) -> dict[str, float]:
+        judged = list(self._judge(model, source, tools))
+        return _measure(torch.cat(judged, dim=1)) if judged else {}
 
     def _judge(self, model: MatchesPairs, source: Any, tools: EvaluationTools) -> Iterator[Tensor]:
         """Logits of the true, the altered and the other record's caption: [3, n] of each batch."""

@@ -1,8 +1,7 @@
 """Hides one word of a caption after another and lets the model fill it in: from the image, or from the text alone?"""
 
-import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,17 +10,13 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import VisualFeatures
 from vlmtrain.evaluation.base import (
-    EvaluationResult,
     EvaluationTools,
     RecordLike,
-    evaluating,
-    pick_sources,
     require_capability,
 )
+from vlmtrain.evaluation.by_split import BySplit
 from vlmtrain.layouts.masked import MaskedPairLayout, Word
 from vlmtrain.models.capabilities import PredictsTokens
-
-logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 256
 
@@ -50,7 +45,7 @@ class _Filled:
     is_right_without: bool | None
 
 
-class MaskedWords:
+class MaskedWords(BySplit):
     """Accuracy on each word of the first caption that `asks_for` wants hidden, one at a time, the others in sight.
 
     Metrics per split: `masked_word_accuracy`, and per kind `<kind>/masked_word_accuracy`; with two yardsticks of the
@@ -63,31 +58,21 @@ class MaskedWords:
         limit: records per split.
     """
 
-    def __init__(self, asks_for: AsksFor, splits: list[str] | None = None, limit: int | None = None) -> None:
-        if splits == [] or (limit is not None and limit < 1):
-            raise ValueError(f"MaskedWords wants splits or null, and limit >= 1 or null; got {splits}, {limit}.")
-        self.asks_for = asks_for
-        self.splits = splits
-        self.limit = limit
+    nothing = "No caption of the split %r holds a word to hide."
 
-    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+    def __init__(self, asks_for: AsksFor, splits: list[str] | None = None, limit: int | None = None) -> None:
+        super().__init__(splits, limit)
+        self.asks_for = asks_for
+
+    def check_model(self, model: nn.Module) -> None:
         require_capability("MaskedWords", model, PredictsTokens, "Evaluate another stage by it.")
         layout = cast(PredictsTokens, model).layout()
         if not isinstance(layout, MaskedPairLayout):
             raise ValueError(f"MaskedWords hides words by a MaskedPairLayout; this model's is {type(layout).__name__}.")
-        pick_sources(sources, self.splits)
 
-    def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
-        self.check(model, sources)
-        metrics: dict[str, float] = {}
-        with evaluating(model, tools):
-            for split, source in pick_sources(sources, self.splits).items():
-                filled = list(self._fill_in(cast(PredictsTokens, model), source, tools))
-                if not filled:
-                    logger.warning("No caption of the split %r holds a word to hide.", split)
-                    continue
-                metrics |= {f"{split}/{name}": value for name, value in _measure(filled).items()}
-        return EvaluationResult(metrics)
+    def measure(self, model: PredictsTokens, source: Any, tools: EvaluationTools) -> dict[str, float]:
+        filled = list(self._fill_in(model, source, tools))
+        return _measure(filled) if filled else {}
 
     def _fill_in(self, model: PredictsTokens, source: Any, tools: EvaluationTools) -> Iterator[_Filled]:
         layout = cast(MaskedPairLayout, tools.layout)  # the model's, which `check` has seen

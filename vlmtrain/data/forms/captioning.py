@@ -1,6 +1,7 @@
 """Pairs of an image and captions."""
 
-from vlmtrain.data.record import BrokenSample, Record
+from vlmtrain.data.forms.drawn_caption import drawn_caption
+from vlmtrain.data.record import Record
 from vlmtrain.layout import Part, Text, Visual
 
 
@@ -11,10 +12,7 @@ class Captioning:
         self.prompt = prompt
 
     def parts(self, record: Record, key: int) -> list[Part]:
-        captions = [caption.strip() for caption in record.captions if caption.strip()]
-        if not captions:
-            raise BrokenSample(record.key, "it has no caption, or only empty ones")
-        return [*self.prompt_parts(record), Text(captions[key % len(captions)])]
+        return [*self.prompt_parts(record), Text(drawn_caption(record, key))]
 
     def prompt_parts(self, record: Record) -> list[Part]:
         prompt: list[Part] = [Text(self.prompt, supervised=False)] if self.prompt else []

@@ -2,8 +2,9 @@
 
 import re
 
+from vlmtrain.data.forms.drawn_caption import drawn_caption
 from vlmtrain.data.keys import key_of
-from vlmtrain.data.record import BrokenSample, Record
+from vlmtrain.data.record import Record
 from vlmtrain.layout import Part, Text, Visual
 
 
@@ -17,10 +18,7 @@ class PrefixCaptioning:
     """
 
     def parts(self, record: Record, key: int) -> list[Part]:
-        captions = [caption.strip() for caption in record.captions if caption.strip()]
-        if not captions:
-            raise BrokenSample(record.key, "it has no caption, or only empty ones")
-        prefix, rest = split_at_word(captions[key % len(captions)], key_of("prefix", key))
+        prefix, rest = split_at_word(drawn_caption(record, key), key_of("prefix", key))
         given: list[Part] = [Text(prefix, supervised=False)] if prefix else []
         return [Visual(), *given, Text(rest)]
 

@@ -1,7 +1,8 @@
 """Pairs of an image and captions, asked for in one of several wordings."""
 
+from vlmtrain.data.forms.drawn_caption import drawn_caption
 from vlmtrain.data.keys import key_of
-from vlmtrain.data.record import BrokenSample, Record
+from vlmtrain.data.record import Record
 from vlmtrain.layout import Part, Text, Visual
 
 _MARK = "<image>"
@@ -22,12 +23,10 @@ class PromptedCaptioning:
         self.prompts = prompts
 
     def parts(self, record: Record, key: int) -> list[Part]:
-        captions = [caption.strip() for caption in record.captions if caption.strip()]
-        if not captions:
-            raise BrokenSample(record.key, "it has no caption, or only empty ones")
+        caption = drawn_caption(record, key)
         prompt = _around_image(self.prompts[key_of("prompt", key) % len(self.prompts)])
         blank = " " if isinstance(prompt[-1], Text) else ""
-        return [*prompt, Text(blank + captions[key % len(captions)])]
+        return [*prompt, Text(blank + caption)]
 
     def prompt_parts(self, record: Record) -> list[Part]:
         return _around_image(self.prompts[0])
