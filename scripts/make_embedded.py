@@ -71,7 +71,7 @@ def make_language_model(name: str, overrides: list[str]) -> None:
     run = _train(f"pretrain_{name}", overrides)
     folder = EMBEDDED / f"{name}_scenes"
     PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "opt_scenes").save_pretrained(folder)
-    _trained_part(run, "text", "language_model").model.save_pretrained(folder)
+    _trained_part(run, list(read_config(run)["stages"])[-1], "language_model").model.save_pretrained(folder)
     _describe(f"{name}_scenes", _figures(run))
 
 

@@ -90,8 +90,17 @@ def instructed(seed: int, index: int) -> str:
         return retold(seed, index)
     scene = make_scene(seed, "text", index)
     asked = questions(scene, draws.below(2**20))[: 1 + draws.below(_MOST_QUESTIONS)]
-    before = notes(scene) if draws.chance(0.8) else caption(scene, draws.below(2**20))
+    before = _told(scene, draws)
     return before + SEPARATOR + "\n".join(f"{question.text} {question.answer}" for question in asked)
+
+
+def told(seed: int, index: int) -> str:
+    """One scene in notes, every fifth one in a caption."""
+    return _told(make_scene(seed, "text", index), Draws("told", seed, index))
+
+
+def _told(scene: Scene, draws: Draws) -> str:
+    return notes(scene) if draws.chance(0.8) else caption(scene, draws.below(2**20))
 
 
 def _fact(scene: Scene, draws: Draws) -> str:

@@ -56,7 +56,8 @@ class MadeDocuments:
         if num_documents < 1:
             raise ValueError(f"num_documents={num_documents}: at least one is needed")
         self.name = f"{make.__module__}.{make.__qualname__}, seed {seed}"
-        self._make, self._seed, self._first, self._num_documents = make, seed, first, num_documents
+        self.seed, self.first = seed, first
+        self._make, self._num_documents = make, num_documents
         samples = "\x1f".join(make(seed, first + index) for index in range(min(num_documents, 16)))
         self.fingerprint = hashlib.sha256(
             f"{self.name}\x1f{first}\x1f{num_documents}\x1f{samples}".encode()
@@ -66,9 +67,9 @@ class MadeDocuments:
         return self._num_documents
 
     def key(self, index: int) -> str:
-        return f"document-{self._first + index:08d}"
+        return f"document-{self.first + index:08d}"
 
     def read(self, index: int) -> Record:
         if not 0 <= index < self._num_documents:
             raise IndexError(f"{self.name} has {self._num_documents} documents, there is no document {index}")
-        return Record(self.key(index), [], [self._make(self._seed, self._first + index)])
+        return Record(self.key(index), [], [self._make(self.seed, self.first + index)])
