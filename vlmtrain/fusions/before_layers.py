@@ -30,7 +30,7 @@ class BeforeLayersFusion(Fusion, Generic[State]):
         """Have `change` called before these layers, counted from 0."""
         all_layers = language_model.input_layers
         for layer in layers:
-            change_before(all_layers[layer], partial(self._change_while_reading, layer))
+            change_before(all_layers[layer], partial(self._change_while_reading, language_model, layer))
 
     @contextmanager
     def reading(self, state: State) -> Iterator[None]:
@@ -50,5 +50,10 @@ class BeforeLayersFusion(Fusion, Generic[State]):
         1 in later ones with a cache, where the position is one that was generated.
         """
 
-    def _change_while_reading(self, layer: int, hidden: Tensor) -> Tensor:
-        return hidden if self._state is None else self.change(layer, hidden, self._state)
+    def _change_while_reading(self, language_model: LanguageModel, layer: int, hidden: Tensor) -> Tensor:
+        if self._state is None:
+            return hidden
+        shared = language_model.shared_rows
+        if shared is None:
+            return self.change(layer, hidden, self._state)
+        return shared.pack(self.change(layer, shared.unpack(hidden), self._state))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import TargetStates
 from vlmtrain.layout import Layout
+from vlmtrain.nn.shared_rows import SharedRows
 
 
 class LanguageModel(nn.Module, ABC):
@@ -18,6 +19,11 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def input_layers(self) -> nn.ModuleList:
         """The residual blocks that process the T input positions, in order; of an encoder-decoder the encoder's."""
+
+    @property
+    def shared_rows(self) -> SharedRows | None:
+        """While a pass of training runs in which samples share rows: how; None where every row is a sample."""
+        return None
 
     @abstractmethod
     def layout(self) -> Layout:

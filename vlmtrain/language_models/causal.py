@@ -8,7 +8,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.generation import reading_embeddings
-from vlmtrain.language_models.heads import check_head, decoder_states, logit_head, positions
+from vlmtrain.language_models.heads import check_head, logit_head
 from vlmtrain.language_models.loading import Precision, load_causal, refuse_encoder_decoder
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
 from vlmtrain.language_models.probes import check_generation
@@ -82,7 +82,11 @@ class CausalLanguageModel(PretrainedLanguageModel):
 
     def states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
         with in_own_precision(embeddings.device, self.dtype), checkpointed(self.input_layers, self.is_checkpointed):
-            return decoder_states(self.model, embeddings, attention_mask.long(), positions(attention_mask))
+            return self.rows.decode(self.model, embeddings, attention_mask, self.in_prefix(targets))
+
+    def in_prefix(self, targets: Tensor) -> Tensor | None:
+        """[B, T] bool: what is read both ways; None: nothing."""
+        return None
 
     def generating(self) -> AbstractContextManager[None]:
         return reading_embeddings(self.model)

@@ -52,12 +52,26 @@ def positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def seq2seq_states(model: PreTrainedModel, embeddings: Tensor, attention_mask: Tensor, decoder_ids: Tensor) -> Tensor:
-    """[B, T, D], [B, T] for the encoder, [B, L] for the decoder -> the decoder's states, [B, L, D]."""
-    mask = attention_mask.long()
-    encoded = model.get_encoder()(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+def seq2seq_states(
+    model: PreTrainedModel,
+    embeddings: Tensor,
+    attention_mask: Tensor,
+    decoder_ids: Tensor,
+    decoder_masks: tuple[Tensor | None, Tensor] | None = None,
+) -> Tensor:
+    """[B, T, D], [B, T] for the encoder, [B, L] for the decoder -> the decoder's states, [B, L, D].
+
+    With masks to be added to scores: [B, 1, T, T], and of the decoder [B, 1, L, L] for itself, [B, 1, L, T] for what
+    was encoded.
+    """
+    own, encoded_mask = (None, attention_mask) if decoder_masks is None else decoder_masks
+    encoded = model.get_encoder()(inputs_embeds=embeddings, attention_mask=attention_mask).last_hidden_state
     output = model.get_decoder()(
-        input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        input_ids=decoder_ids,
+        attention_mask=own,
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=encoded_mask,
+        use_cache=False,
     )
     return output.last_hidden_state
 

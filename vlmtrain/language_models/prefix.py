@@ -8,10 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmtrain.language_models.causal import CausalLanguageModel
-from vlmtrain.language_models.heads import decoder_states, positions
+from vlmtrain.language_models.heads import positions
 from vlmtrain.language_models.prefix_probe import check_prefix_attention
-from vlmtrain.nn.autocast import in_own_precision
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.language_models.rows import check_window
 from vlmtrain.nn.prefix_mask import prefix_mask, prefix_of
 
 
@@ -33,11 +32,8 @@ class PrefixLanguageModel(CausalLanguageModel):
             check_prefix_attention(model)
         super().adopt(model, tokenizer, max_tokens, terminator)
 
-    def states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
-        _check_window(self.model, embeddings.shape[1])
-        mask = prefix_mask(attention_mask, prefix_of(targets), self.dtype)
-        with in_own_precision(embeddings.device, self.dtype), checkpointed(self.input_layers, self.is_checkpointed):
-            return decoder_states(self.model, embeddings, mask, positions(attention_mask))
+    def in_prefix(self, targets: Tensor) -> Tensor:
+        return prefix_of(targets)
 
     def generating(self) -> AbstractContextManager[None]:
         return _prompt_seeing_itself(self.model, super().generating())
@@ -56,7 +52,7 @@ def _prompt_seeing_itself(model: PreTrainedModel, generating: AbstractContextMan
         if mask is None:  # what generate makes of a mask without padding
             mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         assert mask.ndim == 2, "a mask that generate made itself would be replaced unseen"
-        _check_window(model, embeddings.shape[1])
+        check_window(model, embeddings.shape[1])
         both_ways = prefix_mask(mask, torch.ones_like(mask, dtype=torch.bool), embeddings.dtype)
         return arguments, {**options, "attention_mask": both_ways, "position_ids": positions(mask)}
 
@@ -66,12 +62,3 @@ def _prompt_seeing_itself(model: PreTrainedModel, generating: AbstractContextMan
             yield
     finally:
         handle.remove()
-
-
-def _check_window(model: PreTrainedModel, length: int) -> None:
-    window = getattr(model.config.get_text_config(decoder=True), "sliding_window", None)
-    if window is not None and length > window:
-        raise ValueError(
-            f"A row of {length} positions does not fit the sliding window of {window} of {type(model).__name__}, which "
-            "a prefix mask would switch off.  Shorten max_tokens or the visual tokens, or use CausalLanguageModel."
-        )

@@ -10,11 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates
 from vlmtrain.language_models.base import LanguageModel
+from vlmtrain.language_models.rows import RowPerSample, Rows
 from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
 from vlmtrain.layouts.causal import CausalLayout
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
 from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.pretrained import builds_without_weights
+from vlmtrain.nn.shared_rows import SharedRows
 
 
 class PretrainedLanguageModel(LanguageModel):
@@ -35,6 +37,7 @@ class PretrainedLanguageModel(LanguageModel):
         self.model = model
         self.width = model.get_input_embeddings().embedding_dim
         self.is_checkpointed = False
+        self.rows: Rows = RowPerSample()
         self._layout = layout
         if layout is not None:
             check_vocabulary(layout.tokenizer, model)
@@ -80,6 +83,10 @@ class PretrainedLanguageModel(LanguageModel):
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass, also where the model is frozen."""
         self.is_checkpointed = True
+
+    @property
+    def shared_rows(self) -> SharedRows | None:
+        return self.rows.shared
 
     @property
     def dtype(self) -> torch.dtype:

@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.base import LanguageModel
-from vlmtrain.language_models.heads import seq2seq_head, seq2seq_states, shrinks_states
+from vlmtrain.language_models.heads import seq2seq_head, shrinks_states
 from vlmtrain.language_models.loading import Precision, load_seq2seq, refuse_decoder_only
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
@@ -99,7 +99,7 @@ class Seq2SeqLanguageModel(PretrainedLanguageModel):
         decoder_ids = written.masked_fill(written == IGNORED_TARGET, self._start_id)
         blocks = chain(self.input_layers, residual_blocks(self.model.get_decoder()))
         with in_own_precision(embeddings.device, self.dtype), checkpointed(blocks, self.is_checkpointed):
-            return seq2seq_states(self.model, embeddings, attention_mask, decoder_ids)
+            return self.rows.encode_and_decode(self.model, embeddings, attention_mask, decoder_ids, targets)
 
 
 def _start_id(model: PreTrainedModel) -> int:

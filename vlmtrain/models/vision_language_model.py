@@ -53,15 +53,18 @@ def assemble(
     fusion: Callable[..., Fusion],
     adaptation: Callable[[LanguageModel], LanguageModel] | None = None,
     encoder_adaptation: Callable[[VisionEncoder], VisionEncoder] | None = None,
+    packing: Callable[[LanguageModel], LanguageModel] | None = None,
 ) -> VisionLanguageModel:
     """What a config names as target: the pretrained ends first, then the parts between, made to measure.
 
     `connector` is called with (encoder width, patches per tile, language width), `fusion` with (language width), so
     that no width stands in a config twice.  An adaptation takes a pretrained end and gives it back with something added
-    that learns while the rest stays frozen: low-rank updates, new tokens, a soft prompt.
+    that learns while the rest stays frozen: low-rank updates, new tokens, a soft prompt.  `packing` lets samples share
+    the rows of the language model.
     """
     encoder = encoder if encoder_adaptation is None else encoder_adaptation(encoder)
     language_model = language_model if adaptation is None else adaptation(language_model)
+    language_model = language_model if packing is None else packing(language_model)
     return VisionLanguageModel(
         encoder=encoder,
         connector=connector(encoder.width, encoder.patches_per_tile, language_model.width),

@@ -13,11 +13,23 @@ def prefix_of(targets: Tensor) -> Tensor:
 
 
 def prefix_mask(attention_mask: Tensor, in_prefix: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, T], [B, T] -> [B, 1, T, T] to be added to attention scores.  Padding sees only itself and is seen by none."""
+    """[B, T], [B, T] -> [B, 1, T, T] to be added to attention scores.  Padding sees only itself and is seen by none.
+
+    Where samples share a row, `attention_mask` holds the number of each position's sample, 0 on padding, and no sample
+    sees another.
+    """
     length = attention_mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device).tril()
     sees = causal | (in_prefix.unsqueeze(2) & in_prefix.unsqueeze(1))
-    is_real = attention_mask.bool()
-    sees = sees & is_real.unsqueeze(1) & is_real.unsqueeze(2)
-    sees = sees | torch.eye(length, dtype=torch.bool, device=attention_mask.device)
+    sees = sees & same_sample(attention_mask, attention_mask)
+    return added_to_scores(sees | torch.eye(length, dtype=torch.bool, device=attention_mask.device), dtype)
+
+
+def same_sample(readers: Tensor, read: Tensor) -> Tensor:
+    """Numbers of samples, 0 on padding, [B, L] and [B, T] -> [B, L, T] bool: both belong to the same one."""
+    return (readers.unsqueeze(2) == read.unsqueeze(1)) & read.bool().unsqueeze(1)
+
+
+def added_to_scores(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, L, T] bool -> [B, 1, L, T]: 0 where a position sees another, next to nothing elsewhere."""
     return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min).unsqueeze(1)
