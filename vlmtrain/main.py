@@ -13,11 +13,13 @@ from vlmtrain.config.faults import ConfigError, Fault, offer
 from vlmtrain.config.overrides import Typed, read_arguments
 from vlmtrain.launch.failures import report
 from vlmtrain.launch.help import show_help, show_keys
-from vlmtrain.launch.local import launch, world_size
+from vlmtrain.launch.local import world_size
 
 VERBS = {
     "train": "train an experiment; the same command again resumes it",
     "plan": "parts, parameters, memory, steps and disk, without loading a weight",
+    "status": "how far runs are: those under runs/, or the folders named",
+    "logs": "what a run printed under SLURM: logs RUN, with -f whatever comes",
     "config": "show the resolved configuration (config keys: every key there is)",
     "help": "this text",
 }
@@ -28,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     with_traceback = "--debug" in arguments
     try:
-        typed = read_arguments(arguments, list(VERBS), verbs_with_words=("config", "help"))
+        typed = read_arguments(arguments, list(VERBS), verbs_with_words=("config", "help", "status", "logs"))
         if typed.verb == "help" or "help" in typed.switches:
             return show_help(VERBS, typed.config_dirs)
         if typed.faults:
@@ -43,6 +45,8 @@ def run_verb(typed: Typed) -> int:
     """Composes and checks once, then does what was asked."""
     if typed.verb == "config" and typed.words == ["keys"]:
         return show_keys()
+    if typed.verb in ("status", "logs"):
+        return show_runs(typed)
     if typed.words:
         raise ConfigError([Fault("", f"vlmtrain config {typed.words[0]} is unknown", offer(typed.words[0], ["keys"]))])
     config = resolve(typed)
@@ -51,7 +55,18 @@ def run_verb(typed: Typed) -> int:
         return 0
     if typed.verb == "plan":
         return importlib.import_module("vlmtrain.launch.plan").plan(config)
-    return launch(config, start_fresh="fresh" in typed.switches, with_traceback="debug" in typed.switches)
+    kind = "local" if world_size() > 1 else config["launcher"]["kind"]
+    launch = importlib.import_module(f"vlmtrain.launch.{kind}").launch
+    code: int = launch(config, start_fresh="fresh" in typed.switches, with_traceback="debug" in typed.switches)
+    return code
+
+
+def show_runs(typed: Typed) -> int:
+    """Where runs stand, or what one of them says."""
+    status = importlib.import_module("vlmtrain.launch.status")
+    if typed.verb == "status":
+        return int(status.show_status(typed.words))
+    return int(status.show_logs(typed.words, follow="follow" in typed.switches))
 
 
 def resolve(typed: Typed) -> dict[str, Any]:

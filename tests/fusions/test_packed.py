@@ -1,5 +1,6 @@
 """Packed samples through every fusion, and through connectors that read the prompt: the same losses and gradients."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from vlmtrain.batch import VisualBatch
 from vlmtrain.connectors.linear import LinearConnector
 from vlmtrain.encoders.vit import VisionTransformer
+from vlmtrain.fusions.base import Fusion
 from vlmtrain.fusions.deepstack import DeepStack
 from vlmtrain.fusions.gated_cross_attention import GatedCrossAttention
 from vlmtrain.fusions.interleave import Interleave
@@ -18,7 +20,7 @@ from vlmtrain.language_models.packing import with_packing
 from vlmtrain.layout import Part, Text, Visual
 from vlmtrain.models.vision_language_model import VisionLanguageModel, assemble
 
-FUSIONS = {
+FUSIONS: dict[str, Callable[..., Fusion]] = {
     "flamingo": partial(GatedCrossAttention, block=BLOCKS["flamingo"], every_n_layers=2),
     "mllama": partial(GatedCrossAttention, block=BLOCKS["mllama"], every_n_layers=1),
     "deepstack": partial(DeepStack, num_layers=2),

@@ -117,6 +117,8 @@ def _complete(tree: DictConfig, typed: list[str]) -> None:
     """Fills in defaults; gives each stage its own whole trainer and optimizer section; typed values win over files."""
     for name, section in {**SHARED_SECTIONS, "distributed": DistributedConfig, "launcher": LauncherConfig}.items():
         tree[name] = OmegaConf.merge(make_defaults(section), tree.get(name) or {})
+    if tree.launcher.kind == "slurm" and "distributed.num_processes" not in typed:
+        tree.distributed.num_processes = tree.launcher.nodes * tree.launcher.tasks_per_node
     for key, value in (
         ("seed", 0),
         ("shuffle_images", False),

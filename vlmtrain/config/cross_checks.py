@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmtrain.config.faults import Fault, closest
+from vlmtrain.config.schema import LauncherConfig, make_defaults
 
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|percent|%)?\s*")
 
@@ -18,6 +19,7 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
     processes = config["distributed"]["num_processes"]
     if processes > 1 and config["distributed"]["strategy"] == "single":
         yield Fault("distributed", f"num_processes is {processes}, strategy is single", "add distributed=ddp")
+    yield from _check_launcher(config["launcher"], processes)
     for name, stage in stages.items():
         yield from _check_batch(name, stage["trainer"], processes)
         yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
@@ -25,6 +27,19 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
         yield from _check_start(name, stage["start_from"] or {}, list(stages), config)
     if config["init_from"] is not None and not (Path(config["init_from"]) / "config.yaml").is_file():
         yield Fault("init_from", f"{config['init_from']!r} holds no run", "give the folder that holds its config.yaml")
+
+
+def _check_launcher(launcher: dict[str, Any], processes: int) -> Iterator[Fault]:
+    if launcher["kind"] == "slurm":
+        nodes, tasks = launcher["nodes"], launcher["tasks_per_node"]
+        if nodes * tasks != processes:
+            told = f"{processes}, and {nodes} nodes with {tasks} tasks each are {nodes * tasks} processes"
+            yield Fault("distributed.num_processes", told, "leave it out: launcher.nodes and tasks_per_node decide")
+        return
+    defaults = make_defaults(LauncherConfig)
+    for name, value in launcher.items():
+        if name != "kind" and value != defaults[name]:
+            yield Fault(f"launcher.{name}", f"{value!r} means nothing to launcher=local", "add launcher=slurm")
 
 
 def _check_batch(name: str, trainer: dict[str, Any], processes: int) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from vlmtrain.config.faults import Fault, closest, offer
 
-SWITCHES = ("debug", "fresh", "help", "yes")
+SWITCHES = ("debug", "follow", "fresh", "help", "yes")
 OPTIONS_WITH_VALUE = ("config-dir", "allow")
 DEFAULT_VERB = "train"
 
@@ -33,6 +33,8 @@ def read_arguments(arguments: list[str], verbs: list[str], verbs_with_words: tup
         name = token.lstrip("-").split("=", 1)[0]
         if token in ("-h", "--help"):
             typed.switches.add("help")
+        elif token == "-f":
+            typed.switches.add("follow")
         elif token.startswith("--") and name in SWITCHES and "=" not in token:
             typed.switches.add(name)
         elif token.startswith("-"):

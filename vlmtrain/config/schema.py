@@ -77,12 +77,30 @@ class OptimizerConfig:
 @dataclass
 class DistributedConfig:
     strategy: str = option("single", "how processes share the work", choices=("single", "ddp"))
-    num_processes: int = option(1, "training processes on this machine", low=1, also=("nproc", "gpus", "world_size"))
+    num_processes: int = option(
+        1, "training processes; under SLURM nodes times tasks", low=1, also=("nproc", "gpus", "world_size")
+    )
 
 
 @dataclass
 class LauncherConfig:
-    kind: str = option("local", "who starts the processes", choices=("local",))
+    kind: str = option("local", "who starts the processes", choices=("local", "slurm"))
+    nodes: int = option(1, "machines of the job", low=1, also=("num_nodes",))
+    tasks_per_node: int = option(1, "processes on each, one per GPU", low=1, also=("ntasks_per_node",))
+    gpus_per_node: int | None = option(None, "GPUs on each; null: as many as tasks, 0: none", low=0)
+    cpus_per_task: int = option(8, "cores of each process, its loader workers' among them", low=1)
+    time: str | None = option(None, "time limit, such as 24:00:00; null: the partition's", also=("timeout", "walltime"))
+    partition: str | None = option(None, "SLURM's partition; null: its default")
+    account: str | None = option(None, "who pays")
+    qos: str | None = option(None, "quality of service")
+    memory: str | None = option(None, "of each machine, such as 200G", also=("mem",))
+    seconds_to_save: int = option(180, "how long before the time limit a job is told to save and end", low=10)
+    most_requeues: int = option(100, "how often a job that saved goes back into the queue", low=0)
+    setup: list[str] = option(list, "lines of shell before it starts: module load cuda, export NCCL_DEBUG=WARN")
+    container: list[str] = option(list, 'words before python: [apptainer, exec, "--nv", vlmtrain.sif]')
+    srun_options: list[str] = option(list, 'further options of srun: ["--container-image=vlmtrain.sqsh"]')
+    options: dict[str, str] = option(dict, "further options of sbatch: {constraint: a100}")
+    dry_run: bool = option(False, "write the script, submit nothing")
 
 
 @dataclass

@@ -1,0 +1,80 @@
+"""Submits a run to SLURM and returns; nothing is left waiting on the login node."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, open_folder
+from vlmtrain.launch.slurm_script import write_script
+from vlmtrain.training.run_lock import RunLock, who_holds
+
+SCRIPT, JOB = "job.sbatch", "job.json"
+GONE = ("", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
+
+
+def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bool = False) -> int:
+    """Writes the batch script into the run folder and hands it to `sbatch`; gives the exit code."""
+    choice = choose_folder(config, start_fresh)
+    folder = choice.folder.resolve()
+    if not config["launcher"]["dry_run"] and shutil.which("sbatch") is None:
+        raise ValueError(
+            "launcher=slurm needs sbatch, which is not on the PATH here: go to a login node of the cluster, or write "
+            "the script only with launcher.dry_run=true."
+        )
+    job = read_job(folder)
+    if job is not None and (state := job_states([job]).get(job, "")) not in GONE:
+        raise ValueError(f"{folder} is job {job} already ({state}); scancel {job} ends it.")
+    if holder := who_holds(folder):
+        raise ValueError(f"{folder} is in use by {holder}; wait for it, or give another folder with run_dir=")
+    if start_fresh and config["run_dir"] is not None and folder.exists():
+        with RunLock(folder):
+            aside = move_aside(folder)
+        _say(f"the old run is now in {aside}")
+    _say(choice.note)
+    if is_finished(folder):
+        _say(f"nothing left to do; its result is in {folder / 'summary.json'}; --fresh starts over")
+        return 0
+    open_folder(choice, config)
+    script = folder / SCRIPT
+    script.write_text(write_script(config, folder, Path.cwd()), encoding="utf-8")
+    if config["launcher"]["dry_run"]:
+        _say(f"written, not submitted: sbatch {script}")
+        return 0
+    job = _submit(script)
+    (folder / JOB).write_text(json.dumps({"job": job}) + "\n", encoding="utf-8")
+    _say(f"job {job} in the queue; vlmtrain status, vlmtrain logs {choice.folder} -f")
+    return 0
+
+
+def read_job(folder: Path) -> str | None:
+    """The number of the job that the run was last submitted as."""
+    file = folder / JOB
+    return str(json.loads(file.read_text(encoding="utf-8"))["job"]) if file.is_file() else None
+
+
+def job_states(jobs: list[str]) -> dict[str, str]:
+    """Job -> its state and why it waits, as far as SLURM still knows of it."""
+    if not jobs or shutil.which("squeue") is None:
+        return {}
+    command = ["squeue", "--noheader", "--states=all", "--format=%i %T %r", f"--jobs={','.join(jobs)}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)  # an unknown job is an error of its own
+    states = {}
+    for line in told.stdout.splitlines():
+        job, state, reason = line.split(maxsplit=2)
+        states[job] = state if reason == "None" or state != "PENDING" else f"{state} ({reason})"
+    return states
+
+
+def _submit(script: Path) -> str:
+    done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = done.stderr.strip() or "no reason given"
+        raise ValueError(f"sbatch refused {script}: {told}. Change launcher.* and type the command again.")
+    return done.stdout.strip().split(";")[0]
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"vlmtrain: {line}\n")

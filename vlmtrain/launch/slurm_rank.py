@@ -1,0 +1,38 @@
+"""One task of a SLURM job: becomes the rank that SLURM's own variables say, and trains."""
+
+import os
+import sys
+from pathlib import Path
+
+from vlmtrain.launch.rank import run_rank
+from vlmtrain.launch.run_folder import is_finished
+from vlmtrain.launch.slurm_script import PREEMPTED
+from vlmtrain.training.run_lock import RunLock
+
+FROM_SLURM = {
+    "RANK": "SLURM_PROCID",
+    "LOCAL_RANK": "SLURM_LOCALID",
+    "WORLD_SIZE": "SLURM_NTASKS",
+    "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`srun python -m vlmtrain.launch.slurm_rank RUN_FOLDER`"""
+    folder = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    missing = [theirs for theirs in FROM_SLURM.values() if theirs not in os.environ]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not set: this is what srun starts; submit with launcher=slurm")
+    os.environ.update({ours: os.environ[theirs] for ours, theirs in FROM_SLURM.items()})
+    if is_finished(folder):
+        return 0
+    if os.environ["RANK"] == "0":
+        with RunLock(folder):
+            return run_rank(folder)
+    code = run_rank(folder)
+    # rank 0 alone tells srun that all were asked to end: the first bad exit kills the others, who may still be saving
+    return 0 if code == PREEMPTED else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

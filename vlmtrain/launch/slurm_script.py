@@ -1,0 +1,60 @@
+"""The batch script of a SLURM job, to be read and adapted by people."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+PREEMPTED = 143  # vlmtrain.training.stops.Preempted, which torch is not loaded for here
+
+
+def write_script(config: dict[str, Any], folder: Path, working_folder: Path) -> str:
+    """The script that runs the run in `folder`, started from `working_folder`."""
+    launcher = config["launcher"]
+    srun = ["srun", "--kill-on-bad-exit=1", *launcher["srun_options"]]
+    rank = [*launcher["container"], sys.executable, "-m", "vlmtrain.launch.slurm_rank", str(folder)]
+    head = "\n".join(f"#SBATCH {option}" for option in _options(config, folder))
+    setup = "".join(f"{line}\n" for line in launcher["setup"])
+    return f"""#!/usr/bin/env bash
+# Written by vlmtrain for the run in {folder}.
+# The command that wrote it submits it again; so does `sbatch` with this file.  Either way the run goes on where it was.
+{head}
+set -uo pipefail
+cd {shlex.quote(str(working_folder))}
+{setup}MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+export MASTER_ADDR MASTER_PORT
+
+{shlex.join([*srun, *rank])}
+code=$?
+# {PREEMPTED}: it was asked to end, by the signal before the time limit or by preemption, and has saved its state.
+if [ "$code" -eq {PREEMPTED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {launcher["most_requeues"]} ]; then
+    echo "vlmtrain: saved; back into the queue"
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+"""
+
+
+def _options(config: dict[str, Any], folder: Path) -> list[str]:
+    """What stands behind #SBATCH; what people typed as launcher.options comes last and wins."""
+    launcher = config["launcher"]
+    tasks = launcher["tasks_per_node"]
+    gpus = tasks if launcher["gpus_per_node"] is None else launcher["gpus_per_node"]
+    chosen = {
+        "job-name": f"vlmtrain-{config['experiment'] or 'run'}",
+        "nodes": launcher["nodes"],
+        "ntasks-per-node": tasks,
+        "cpus-per-task": launcher["cpus_per_task"],
+        "gres": f"gpu:{gpus}" if gpus else None,
+        "mem": launcher["memory"],
+        "time": launcher["time"],
+        "partition": launcher["partition"],
+        "account": launcher["account"],
+        "qos": launcher["qos"],
+        "signal": f"USR1@{launcher['seconds_to_save']}",
+        "open-mode": "append",
+        "output": folder / "logs" / "slurm-%j.log",
+        **launcher["options"],
+    }
+    return ["--requeue", *(f"--{name}={value}" for name, value in chosen.items() if value is not None)]

@@ -1,0 +1,99 @@
+"""`vlmtrain status` and `vlmtrain logs`: what the runs are doing, read from their folders and from SLURM."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vlmtrain.config.stored import CONFIG_FILE, read_config
+from vlmtrain.launch.run_folder import RUNS, is_finished
+from vlmtrain.launch.slurm import GONE, job_states, read_job
+from vlmtrain.tracking.jsonl import read_rows
+from vlmtrain.training.run_lock import who_holds
+
+FOLLOW_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is."""
+
+    folder: Path
+    experiment: str
+    state: str
+    progress: str
+    job: str = ""
+
+
+def show_status(folders: list[str]) -> int:
+    """A table of the runs in `folders` (runs, or folders of runs); none named: those under runs/."""
+    found = sorted({run for folder in folders or [str(RUNS)] for run in _runs_below(Path(folder).expanduser())})
+    if not found:
+        where = ", ".join(folders) or f"{RUNS}/"
+        raise ValueError(f"there is no run in {where}; a run is a folder with {CONFIG_FILE}")
+    table = Table("run", "experiment", "state", "progress", "job", box=None, pad_edge=False)
+    for standing in standings(found):
+        table.add_row(str(standing.folder), standing.experiment, standing.state, standing.progress, standing.job)
+    Console(soft_wrap=True).print(table)
+    return 0
+
+
+def standings(runs: list[Path]) -> list[Standing]:
+    """How far each is; SLURM is asked once for all."""
+    jobs = {run: job for run in runs if (job := read_job(run)) is not None}
+    states = job_states(list(jobs.values()))
+    return [_standing(run, jobs.get(run, ""), states.get(jobs.get(run, ""), "")) for run in runs]
+
+
+def show_logs(words: list[str], follow: bool) -> int:
+    """What a run printed under SLURM and which errors it met, oldest first; with `follow` whatever comes, until the run
+    is over."""
+    if len(words) != 1:
+        raise ValueError("vlmtrain logs wants one run: vlmtrain logs runs/latest -f")
+    folder = Path(words[0]).expanduser()
+    read_config(folder)
+    shown: dict[Path, int] = {}
+    while True:
+        over = not follow or standings([folder.resolve()])[0].state in ("done", "stopped")
+        for file in sorted((folder / "logs").glob("*.log"), key=lambda each: each.stat().st_mtime):
+            content = file.read_bytes()
+            sys.stdout.write(content[shown.get(file, 0) :].decode("utf-8", errors="replace"))
+            sys.stdout.flush()
+            shown[file] = len(content)
+        if over:
+            break
+        time.sleep(FOLLOW_SECONDS)
+    if not any(shown.values()):
+        sys.stderr.write(f"vlmtrain: nothing is in {folder / 'logs'}; runs of this machine print where they run\n")
+    return 0
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    if (folder / CONFIG_FILE).is_file():
+        return [folder.resolve()]
+    return [file.parent.resolve() for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{CONFIG_FILE}")]
+
+
+def _standing(run: Path, job: str, job_state: str) -> Standing:
+    config = read_config(run)
+    state = "stopped"
+    if is_finished(run):
+        state = "done"
+    elif who_holds(run):
+        state = "running"
+    elif job_state.split(" ")[0] not in GONE:
+        state = "queued" if job_state.startswith("PENDING") else "starting"
+    told = f"{job} {job_state}".strip() if job and state != "done" else job
+    return Standing(run, config["experiment"] or "", state, _progress(run, config), told)
+
+
+def _progress(run: Path, config: dict[str, Any]) -> str:
+    rows, stages = read_rows(run / "metrics.jsonl"), config["stages"]
+    if not rows or rows[-1].stage not in stages:
+        return "not begun"
+    stage, place = rows[-1].stage, list(stages).index(rows[-1].stage) + 1
+    return f"{stage} {place}/{len(stages)}, step {rows[-1].step}/{stages[stage]['trainer']['max_steps']}"
