@@ -142,7 +142,7 @@ def test_a_window_is_not_switched_off_silently() -> None:
         if length == 24:
             assert language_model.logits(embeddings, mask, targets).shape == (1, 24, VOCABULARY)
             continue
-        with pytest.raises(ValueError, match=r"row of 25 positions.*window of 24"):
+        with pytest.raises(ValueError, match=r"sample of 25 positions.*window of 24"):
             language_model.logits(embeddings, mask, targets)
 
 
