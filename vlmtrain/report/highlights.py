@@ -21,6 +21,7 @@ _SHARES = {
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
+    "earlier_picture_told": "an earlier picture told instead",
 }
 _HEADLINES = ("caption_accuracy", "accuracy", "word_f1", "masked_word_accuracy", "matching_accuracy")
 _YARDSTICKS = (

@@ -44,3 +44,16 @@ def test_a_record_without_a_scene_is_named():
     with pytest.raises(ValueError, match="Record 'x' carries no scene"):
         SceneJudge()("a", Record("x"))
     assert SceneJudge(otherwise=lambda text, record: (text, record.key))("a", Record("x")) == ("a", "x")
+
+
+def test_telling_an_earlier_picture_of_a_document_is_counted():
+    drawn = [make_scene(0, "test", index) for index in range(99)]
+    scenes = [scene for scene in drawn if len(scene.things) == 1][:3]
+    document = Record("d", {"scene": scenes[-1].to_json(), "scenes": [scene.to_json() for scene in scenes]})
+    told = {
+        text: SceneJudge()(text, document).aspects["earlier_picture_told"] for text in map(caption, scenes, (1, 1, 1))
+    }
+    assert list(told.values()) == [(1, 1), (1, 1), (0, 1)]
+    assert SceneJudge()("nonsense", document).aspects["earlier_picture_told"] == (0, 1)
+    alone = Record("a", {"scene": scenes[0].to_json()})
+    assert "earlier_picture_told" not in SceneJudge()("nonsense", alone).aspects

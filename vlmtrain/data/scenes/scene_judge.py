@@ -32,6 +32,8 @@ class SceneJudge:
     nor listing many helps; `relations_right` counts the relations that the caption claims.  Groups: records with a
     colour-shape pair, or a combination of shapes and relation, that training never shows.
 
+    Of a document's last picture, `earlier_picture_told` counts the wrong captions that are right of one before it.
+
     Records without a scene, as of the user's own pictures, are judged by `otherwise`; ValueError where there is none.
     """
 
@@ -57,6 +59,15 @@ class SceneJudge:
             aspects={
                 "things_right": (verdict.right_things, max(verdict.named_things, len(scene.things))),
                 "relations_right": (verdict.true_relations, verdict.spoken_relations),
+                **_told_of_earlier(text, verdict.correct, record.extra.get("scenes", [])[:-1]),
             },
             groups=tuple(name for name, found in groups.items() if found),
         )
+
+
+def _told_of_earlier(text: str, is_correct: bool, earlier: list[Any]) -> dict[str, tuple[float, float]]:
+    """Nothing where there is no earlier picture."""
+    if not earlier:
+        return {}
+    is_earlier = not is_correct and any(judge(text, Scene.from_json(scene)).correct for scene in earlier)
+    return {"earlier_picture_told": (float(is_earlier), 1.0)}
