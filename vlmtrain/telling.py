@@ -16,6 +16,7 @@ from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSu
 from vlmtrain.report.summary_json import RunSummary, StageSummary, find_git_revision, find_versions
 from vlmtrain.results import StageResult
 from vlmtrain.shapes import build_on_meta
+from vlmtrain.training.checkpoint import EVERYTHING
 from vlmtrain.training.costs import estimate_memory, list_part_costs
 from vlmtrain.training.precision import resolve_precision
 
@@ -144,7 +145,10 @@ def _data_lines(data: dict[str, Any]) -> list[DataLine]:
 
 def _stage_line(name: str, section: dict[str, Any], costs: list[Any], is_done: bool) -> StageLine:
     objective = section["objective"]
-    origins = [f"{origin['part']} of {origin['stage']}" for origin in (section["start_from"] or {}).values()]
+    origins = [
+        f"{'all' if origin['part'] == EVERYTHING else origin['part']} of {origin['stage']}"
+        for origin in (section["start_from"] or {}).values()
+    ]
     return StageLine(
         name=name,
         objectives=list(objective.get("objectives") or [objective["_target_"].rsplit(".", 1)[1]]),

@@ -89,6 +89,10 @@ class HuggingFaceTextEncoder(TextEncoder):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
         return output.last_hidden_state
 
+    def word_table(self) -> nn.Embedding:
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass."""
         self._checkpoints = True

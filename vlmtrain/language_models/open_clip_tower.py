@@ -36,6 +36,12 @@ class OpenClipTextTower(TextEncoder):
         vectors: Tensor = self.model(text.input_ids)
         return vectors
 
+    def word_table(self) -> nn.Embedding:
+        wrapped = getattr(self.model, "transformer", None)  # of transformers, where open_clip wraps one
+        table = getattr(self.model, "token_embedding", None) or wrapped.get_input_embeddings()  # type: ignore[union-attr]
+        assert isinstance(table, nn.Embedding)
+        return table
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass."""
         self.model.set_grad_checkpointing(True)  # type: ignore[operator]

@@ -32,6 +32,10 @@ class TextEncoder(nn.Module, ABC):
     def forward(self, text: TextBatch) -> Tensor:
         """[B, T] -> [B, width]"""
 
+    def word_table(self) -> nn.Embedding:
+        """The input embeddings by token id.  ValueError where no word can be put into them."""
+        raise ValueError(f"{type(self).__name__} shows no word_table; take a text encoder that does, or write one.")
+
 
 class BertTextEncoder(TextEncoder):
     """BERT, pooled at its class token by default.
@@ -93,6 +97,10 @@ class BertTextEncoder(TextEncoder):
         with checkpointed(residual_blocks(self.model), self._checkpoints):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
         return self.pooling(output.last_hidden_state, text.attention_mask)
+
+    def word_table(self) -> nn.Embedding:
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only the input of each block for the backward pass."""

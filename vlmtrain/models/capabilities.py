@@ -40,6 +40,13 @@ class EmbedsBothWithBias(EmbedsBoth, Protocol):
 
 
 @runtime_checkable
+class Composes(EmbedsBoth, Protocol):
+    """Reads an image as a word of a text: the unit vector of row b with image b at its placeholder."""
+
+    def embed_composed(self, visual: VisualFeatures, text: TextBatch) -> Tensor: ...  # [B, E]
+
+
+@runtime_checkable
 class MatchesPairs(Trainable, Protocol):
     """Judges whether image `image_of_row[r]` of `visual` and row r of `text` belong together."""
 

@@ -50,6 +50,7 @@ class DualEncoder(nn.Module):
                 f"temperature {temperature} is a scale of {1 / temperature if temperature else math.inf:g}; give one "
                 f"above 0, with a scale of at most max_scale {max_scale}."
             )
+        self.embedding_width = embedding_width
         self.encoder = encoder
         self.text_encoder = text_encoder
         self.pooling = pooling(encoder.width, encoder.patches_per_tile)
@@ -73,13 +74,18 @@ class DualEncoder(nn.Module):
         return encode_images(self.encoder, visual)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
+        return F.normalize(self.project_visual(visual), dim=-1).unsqueeze(1)
+
+    def project_visual(self, visual: VisualFeatures) -> Tensor:
+        """The vectors of the images [B, E] as they are before they get unit length."""
         if len(visual.patches) != len(visual.items_per_sample):
             raise ValueError(
                 f"A dual encoder reads one tile per sample; this batch has {len(visual.patches)} tiles "
                 f"for {len(visual.items_per_sample)} samples."
             )
         pooled = self.pooling(visual.patches, visual.patch_mask)
-        return F.normalize(self.visual_projection(pooled), dim=-1).unsqueeze(1)
+        projected: Tensor = self.visual_projection(pooled)
+        return projected
 
     def embed_text(self, text: TextBatch) -> Tensor:
         return F.normalize(self.text_projection(self.text_encoder(text)), dim=-1)

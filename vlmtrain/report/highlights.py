@@ -18,16 +18,20 @@ _SHARES = {
     "accuracy": "answers right",
     "masked_word_accuracy": "hidden words right",
     "matching_accuracy": "true and altered captions told apart",
+    "composed_r1": "image and words find the image",
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
     "earlier_picture_told": "an earlier picture told instead",
 }
-_HEADLINES = ("caption_accuracy", "accuracy", "word_f1", "masked_word_accuracy", "matching_accuracy")
+_HEADLINES = ("caption_accuracy", "accuracy", "word_f1", "masked_word_accuracy", "matching_accuracy", "composed_r1")
 _YARDSTICKS = (
     ("control", "with another image"),
     ("chance", "chance"),
     ("majority", "always the commonest answer"),
+    ("image_only", "the image alone"),
+    ("text_only", "the words alone"),
+    ("added", "both added"),
 )
 _RECALLS = {
     "image_to_text_r1": "image finds its text",

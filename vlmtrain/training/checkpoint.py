@@ -16,11 +16,12 @@ from torch import nn
 from vlmtrain.nn.adapters import follow_hand_over
 from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
 from vlmtrain.training.publish import publish, remove_leftovers
-from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
+from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state, weight_files
 from vlmtrain.training.stops import SavingFails
 
 logger = logging.getLogger(__name__)
 
+EVERYTHING = "*"  # in place of a part
 NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -187,10 +188,13 @@ class LoadReport:
 def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
     """Give `into` what a checkpoint of an earlier stage learned for `part`, a component or a dotted part of one.
 
+    The part "*" is the whole model, own parameters such as a temperature included, as far as the stage trained it.
     ValueError where no name matches or a shape differs.
     """
-    saved = load_file(check_file(checkpoint, f"{part.split('.', 1)[0]}.safetensors"))
-    prefix = f"{part}."
+    whole = part == EVERYTHING
+    files = weight_files(read_manifest(checkpoint)) if whole else [f"{part.split('.', 1)[0]}.safetensors"]
+    saved = {name: value for file in files for name, value in load_file(check_file(checkpoint, file)).items()}
+    prefix = "" if whole else f"{part}."
     given = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
     own = named_state(into)
     matched = copy_tensors(checkpoint / part, given, own)

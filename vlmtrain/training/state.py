@@ -89,9 +89,8 @@ class TrainingState:
         manifest = read_manifest(folder)
         self._check_frozen(folder, manifest["frozen"])
         weights: dict[str, Tensor] = {}
-        for file in manifest["files"]:
-            if file.endswith(".safetensors") and file not in (OPTIMIZER, AVERAGES, OBJECTIVE):
-                weights.update(load_file(folder / file))
+        for file in weight_files(manifest):
+            weights.update(load_file(folder / file))
         self._restore_weights(folder, weights)
         self.restore_moments(folder)
         if self.average is not None:
@@ -142,6 +141,12 @@ class TrainingState:
     def _buffers(self) -> set[str]:
         plain = plain_names(self.model)
         return {plain[name] for name, _ in self.model.named_buffers()}
+
+
+def weight_files(manifest: dict[str, Any]) -> list[str]:
+    """The files of a checkpoint that hold weights of the model, one for each component that was trained."""
+    others = (OPTIMIZER, AVERAGES, OBJECTIVE)
+    return [file for file in manifest["files"] if file.endswith(".safetensors") and file not in others]
 
 
 def named_state(module: nn.Module) -> dict[str, Tensor]:
