@@ -66,7 +66,8 @@ def _check_stage(name: str, stage: Any, composed: Composed) -> Iterator[Fault]:
         yield from check_parts(node, f"{path}.transform")
     for part, source in (stage.get("start_from") or {}).items():
         if not (fits(source, "dict[str, str]") and set(source) == {"stage", "part"}):
-            yield Fault(f"{path}.start_from.{part}", f"got {source!r}", "write {stage: NAME, part: NAME}, or part: '*' for all")
+            remedy = "write {stage: NAME, part: NAME}, part: '*' for all"
+            yield Fault(f"{path}.start_from.{part}", f"got {source!r}", remedy)
 
 
 def _explain_lone_arguments(path: str, part: str, value: dict[str, Any], composed: Composed) -> Fault:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlmtrain.batch import TextBatch, VisualBatch
 from vlmtrain.evaluation.base import (
     EvaluationResult,
     EvaluationTools,
@@ -21,12 +22,14 @@ from vlmtrain.evaluation.base import (
 from vlmtrain.evaluation.contact_sheet import contact_sheet
 from vlmtrain.evaluation.retrieval import count_ahead
 from vlmtrain.layout import Part, Text
-from vlmtrain.layouts.prompts import PLACEHOLDER, parts_of_prompt
+from vlmtrain.layouts.pseudo_words import PLACEHOLDER, parts_of_prompt
 from vlmtrain.models.capabilities import Composes
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = "_candidates"  # ends the name of the split that the queries of another are answered from
+COMPOSED = "composed"
+IMAGE_ONLY, TEXT_ONLY, ADDED = "image_only_composed", "text_only_composed", "added_composed"
 _RANKS = (1, 5, 10)
 _SHOWN = 3  # candidates of a sample
 
@@ -69,8 +72,8 @@ class ComposedRetrieval:
         parts_of_prompt(prompt)
         if splits == [] or num_samples < 0 or (limit is not None and limit < 1):
             raise ValueError(
-                f"ComposedRetrieval wants splits or null, num_samples >= 0 and limit >= 1 or null; got splits={splits}, "
-                f"num_samples={num_samples}, limit={limit}."
+                f"ComposedRetrieval wants splits or null, num_samples >= 0 and limit >= 1 or null; got "
+                f"splits={splits}, num_samples={num_samples}, limit={limit}."
             )
         self.prompt = prompt
         self.splits = splits
@@ -94,8 +97,10 @@ class ComposedRetrieval:
 
     def _splits(self, sources: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Split -> its queries and its candidates."""
-        named = [split for split in sources if f"{split}{CANDIDATES}" in sources] if self.splits is None else self.splits
-        if self.splits is None and not named:
+        named = self.splits
+        if named is None:
+            named = [split for split in sources if f"{split}{CANDIDATES}" in sources]
+        if not named:
             logger.warning("No split of the data has candidates (SPLIT%s): nothing is retrieved.", CANDIDATES)
         found = pick_sources(sources, [each for split in named for each in (split, f"{split}{CANDIDATES}")])
         return {split: (found[split], found[f"{split}{CANDIDATES}"]) for split in named}
@@ -108,22 +113,15 @@ class ComposedRetrieval:
         right: list[Tensor] = []
         samples: list[SampleOutcome] = []
         for records, batch in tools.batches(queries, self.limit, False):
-            features = model.encode(batch.visual.to(tools.device))
-            images = model.embed_visual(features).squeeze(1)
-            words = model.embed_text(self._write(records, "words", model, tools))
-            composed = model.embed_composed(features, self._write(records, "query", model, tools))
-            is_right = _agree(records, "target", gallery)
+            asked = self._embed(model, records, batch.visual.to(tools.device), tools)
+            is_right, is_shown = (_agree(records, field, gallery) for field in ("target", "shown"))
             right.append(is_right)
-            others = ~_agree(records, "shown", gallery) | is_right
-            for name, vectors, counted in (
-                ("composed", composed, torch.ones_like(is_right)),
-                ("image_only_composed", images, others),
-                ("text_only_composed", words, torch.ones_like(is_right)),
-                ("added_composed", F.normalize(images, dim=-1) + F.normalize(words, dim=-1), torch.ones_like(is_right)),
-            ):
-                scores = cosines(vectors, gallery.vectors).masked_fill(~counted.to(tools.device), -torch.inf)
-                ahead.setdefault(name, []).append(count_ahead(scores, is_right.to(tools.device)).cpu())
-            best = find(composed, gallery.vectors, _SHOWN).tolist()
+            for name, vectors in asked.items():
+                scores = cosines(vectors, gallery.vectors).cpu()
+                if name == IMAGE_ONLY:
+                    scores = scores.masked_fill(is_shown & ~is_right, -torch.inf)
+                ahead.setdefault(name, []).append(count_ahead(scores, is_right))
+            best = find(asked[COMPOSED], gallery.vectors, _SHOWN).tolist()
             samples += [
                 _outcome(split, record, gallery, found)
                 for record, found in zip(records[: self.num_samples - len(samples)], best, strict=False)
@@ -133,7 +131,17 @@ class ComposedRetrieval:
             return {}, []
         return _figures(ahead, torch.cat(right)), samples
 
-    def _write(self, records: Sequence[RecordLike], field: str, model: Composes, tools: EvaluationTools) -> Any:
+    def _embed(
+        self, model: Composes, records: Sequence[RecordLike], visual: VisualBatch, tools: EvaluationTools
+    ) -> dict[str, Tensor]:
+        """The vectors of the queries in each way to ask: [Q, E]."""
+        features = model.encode(visual)
+        images = model.embed_visual(features).squeeze(1)
+        words = model.embed_text(self._write(records, "words", model, tools))
+        composed = model.embed_composed(features, self._write(records, "query", model, tools))
+        return {COMPOSED: composed, IMAGE_ONLY: images, TEXT_ONLY: words, ADDED: images + words}
+
+    def _write(self, records: Sequence[RecordLike], field: str, model: Composes, tools: EvaluationTools) -> TextBatch:
         """The prompts as rows; with a placeholder each where `field` has an *."""
         prompts = [self.prompt.replace(PLACEHOLDER, str(record.extra[field])) for record in records]
         samples: list[list[Part]] = [
@@ -186,7 +194,7 @@ def _figures(ahead: Mapping[str, list[Tensor]], is_right: Tensor) -> dict[str, f
 
 
 def _outcome(split: str, record: RecordLike, gallery: _Gallery, found: list[int]) -> SampleOutcome:
-    """The image of the query and, after it, the first candidates."""
+    """The image of the query and, behind it, the first candidates."""
     first, target = gallery.labels[found[0]], str(record.extra["target"])
     return SampleOutcome(
         task="composed retrieval",

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.layout import Layout, NothingToLearn, Part, Text, Visual
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.tokens import Row, describe, input_batch, tokenize
 
 
@@ -29,15 +29,13 @@ class FixedLengthLayout(Layout):
         self.max_tokens = max_tokens
         self.last_id = int(end)
         self.pad_id = int(end if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-        unknown = tokenizer.unk_token_id
-        self.placeholder_id = self.pad_id if unknown is None else int(unknown)
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         for number, parts in enumerate(samples):
             if not any(isinstance(part, Text) and part.string.strip() for part in parts):
                 raise NothingToLearn(number, f"Nothing to learn in {describe(parts)}: no text.")
         ids = tokenize(self.tokenizer, samples)
-        batch = input_batch([self._row(parts, ids, placeholders_per_item) for parts in samples], self.pad_id)
+        batch = input_batch([self._row(parts, ids) for parts in samples], self.pad_id)
         return replace(batch, attention_mask=torch.ones_like(batch.attention_mask))
 
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
@@ -47,18 +45,10 @@ class FixedLengthLayout(Layout):
         end = token_ids.index(self.last_id) if self.last_id in token_ids else len(token_ids)
         return str(self.tokenizer.decode(token_ids[:end], skip_special_tokens=True)).strip()
 
-    def _row(
-        self, parts: list[Part], ids: dict[str, list[int]], placeholders_per_item: Callable[[int], int]
-    ) -> Row:
-        row, room = Row(), self.max_tokens - 1
-        for part in parts:
-            is_visual = isinstance(part, Visual)
-            tokens = [self.placeholder_id] * placeholders_per_item(part.tiles) if is_visual else ids[part.string]
-            if is_visual and len(tokens) > room:
-                raise ValueError(f"max_tokens {self.max_tokens} leaves no room for the image in {describe(parts)}.")
-            row.extend(tokens[:room], visual=is_visual)
-            row.truncated |= len(tokens) > room
-            room = max(0, room - len(tokens))
-        row.extend([self.last_id])
+    def _row(self, parts: list[Part], ids: dict[str, list[int]]) -> Row:
+        row = Row()
+        tokens = [token for part in parts if isinstance(part, Text) for token in ids[part.string]]
+        row.extend([*tokens[: self.max_tokens - 1], self.last_id])
+        row.truncated = len(tokens) >= self.max_tokens
         row.extend([self.pad_id] * (self.max_tokens - len(row.ids)))
         return row

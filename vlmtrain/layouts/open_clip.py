@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.layout import Layout, NothingToLearn, Part, Text, Visual
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.tokens import describe
 
 
@@ -28,8 +28,6 @@ class OpenClipLayout(Layout):
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         strings = ["".join(part.string for part in parts if isinstance(part, Text)) for parts in samples]
-        if any(isinstance(part, Visual) and placeholders_per_item(part.tiles) for parts in samples for part in parts):
-            raise ValueError("open_clip's tokenizers leave no place for an image in a text; take another text encoder.")
         for number, (string, parts) in enumerate(zip(strings, samples, strict=True)):
             if not string.strip():
                 raise NothingToLearn(number, f"Nothing to learn in {describe(parts)}: no text.")

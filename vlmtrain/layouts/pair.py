@@ -6,16 +6,16 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.layout import Layout, NothingToLearn, Part, Text, Visual
+from vlmtrain.layout import Layout, NothingToLearn, Part, Text
 from vlmtrain.layouts.tokens import Row, describe, prompt_batch, tokenize, training_batch
 
 
 class PairLayout(Layout):
-    """[class] text [separator]; an image leaves no place in the row, unless the model asks for placeholders.
+    """[class] text [separator]: the image leaves no place in the row.
 
     Targets are those of a causal reading of the row (captioning in BLIP-2's stage 1): the token that follows, where it
     is supervised, the closing separator included.  Rows are cut to `max_tokens`, class token and separator counted in,
-    and keep their separator; cut rows are counted in `TextBatch.truncated`.  A placeholder holds the unknown word's id.
+    and keep their separator; cut rows are counted in `TextBatch.truncated`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
@@ -24,13 +24,12 @@ class PairLayout(Layout):
         self.first_id = _first_known(tokenizer, "cls_token_id", "bos_token_id")
         self.last_id = _first_known(tokenizer, "sep_token_id", "eos_token_id")
         self.pad_id = _first_known(tokenizer, "pad_token_id")
-        self.placeholder_id = _first_known(tokenizer, "unk_token_id", "pad_token_id")
         if max_tokens < 3:
             raise ValueError(f"max_tokens {max_tokens} leaves no room for text between class token and separator.")
 
     def write(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         ids = tokenize(self.tokenizer, samples)
-        rows = [self._row(parts, ids, self.max_tokens - 2, placeholders_per_item) for parts in samples]
+        rows = [self._row(parts, ids, room=self.max_tokens - 2) for parts in samples]
         for number, (row, parts) in enumerate(zip(rows, samples, strict=True)):
             if not any(row.supervised) or not any(isinstance(part, Text) and part.string.strip() for part in parts):
                 reason = f"Nothing to learn in {describe(parts)}: no caption within {self.max_tokens} tokens."
@@ -40,13 +39,13 @@ class PairLayout(Layout):
 
     def write_prompts(self, samples: list[list[Part]], placeholders_per_item: Callable[[int], int]) -> TextBatch:
         ids = tokenize(self.tokenizer, samples)
-        return prompt_batch([self._row(parts, ids, self.max_tokens - 1, placeholders_per_item) for parts in samples], self.pad_id)
+        return prompt_batch([self._row(parts, ids, room=self.max_tokens - 1) for parts in samples], self.pad_id)
 
     def write_whole(self, strings: list[str]) -> TextBatch:
         """Rows that are only read, an empty text included: [class] text [separator], without targets."""
         samples: list[list[Part]] = [[Text(string, supervised=False)] for string in strings]
         ids = tokenize(self.tokenizer, samples)
-        rows = [self._row(parts, ids, self.max_tokens - 2) for parts in samples]
+        rows = [self._row(parts, ids, room=self.max_tokens - 2) for parts in samples]
         for row in rows:
             row.extend([self.last_id])
         return replace(training_batch(rows, self.pad_id), targets=None)
@@ -55,27 +54,15 @@ class PairLayout(Layout):
         end = token_ids.index(self.last_id) if self.last_id in token_ids else len(token_ids)
         return str(self.tokenizer.decode(token_ids[:end], skip_special_tokens=True)).strip()
 
-    def _row(
-        self,
-        parts: list[Part],
-        ids: dict[str, list[int]],
-        room: int,
-        placeholders_per_item: Callable[[int], int] = lambda tiles: 0,
-    ) -> Row:
+    def _row(self, parts: list[Part], ids: dict[str, list[int]], room: int) -> Row:
         row = Row()
         row.extend([self.first_id])
         for part in parts:
-            if isinstance(part, Visual):
-                places = [self.placeholder_id] * placeholders_per_item(part.tiles)
-                if len(places) > room:
-                    raise ValueError(f"max_tokens {self.max_tokens} leaves no room for the image in {describe(parts)}.")
-                row.extend(places, visual=True)
-                room -= len(places)
-                continue
-            tokens = ids[part.string]
-            row.extend(tokens[:room], supervised=part.supervised)
-            row.truncated |= len(tokens) > room
-            room = max(0, room - len(tokens))
+            if isinstance(part, Text):
+                tokens = ids[part.string]
+                row.extend(tokens[:room], supervised=part.supervised)
+                row.truncated |= len(tokens) > room
+                room = max(0, room - len(tokens))
         return row
 
 

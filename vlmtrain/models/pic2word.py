@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from vlmtrain.batch import TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
+from vlmtrain.layouts.pseudo_words import PseudoWordLayout
 from vlmtrain.models.dual_encoder import DualEncoder
 from vlmtrain.nn.pseudo_words import putting_in
 
@@ -31,7 +32,7 @@ class Pic2Word(nn.Module):
         return self.dual_encoder.encoder
 
     def layout(self) -> Layout:
-        return self.dual_encoder.layout()
+        return PseudoWordLayout(self.dual_encoder.layout())
 
     def placeholders_per_item(self, tiles: int) -> int:
         return 1

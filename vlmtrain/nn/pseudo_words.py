@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def putting_in(table: nn.Embedding, words: Tensor, places: Tensor) -> Iterator[None]:
     """A block in which `table` gives words[b] where places[b] is True, and its own rows everywhere else.
 
-    words [B, D], places [B, T] bool.  A forward hook, as of the fusions: the model keeps its modules and names, positions
+    words [B, D], places [B, T] bool.  A forward hook, as fusions use: the model keeps its modules and names, positions
     are added as ever, and gradient reaches the words.
     """
     looked_up = 0

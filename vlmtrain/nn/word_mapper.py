@@ -1,5 +1,7 @@
 """From the vector of an image to a word that a text encoder reads (Pic2Word)."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -21,7 +23,7 @@ class WordMapper(nn.Sequential):
             raise ValueError(f"depth {depth} and hidden_width {hidden_width}: give 0 or more layers, at least 1 wide.")
         widths = [embedding_width, *[hidden_width] * depth]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.Dropout(dropout), nn.ReLU()]
         super().__init__(*layers, nn.Linear(widths[-1], word_width))
 

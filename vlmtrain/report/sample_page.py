@@ -15,8 +15,8 @@ _ABOUT = {
     "not chosen.",
     "answering": "Answers to questions about pictures that training never showed: the first {count} of the split, "
     "not chosen.",
-    "composed retrieval": "An image with words that ask for another, and behind it the three images that the model finds "
-    "most similar: the first {count} of the split, not chosen.",
+    "composed retrieval": "An image with words that ask for another, and behind it the three images that the model "
+    "finds most similar: the first {count} of the split, not chosen.",
     "retrieval": "The caption that the model finds most similar to each picture, among all candidates: the first "
     "{count} of the split, not chosen.",
 }

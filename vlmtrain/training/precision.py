@@ -39,5 +39,6 @@ def _lower(component: nn.Module) -> None:
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             continue
         for parameter in part.parameters(recurse=False):
-            if parameter.is_floating_point() and parameter.dim() > 0:  # a temperature costs nothing, and is read exactly
+            is_scalar = parameter.dim() == 0  # a temperature costs nothing, and is read exactly
+            if parameter.is_floating_point() and not is_scalar:
                 parameter.data = parameter.data.to(torch.bfloat16)

@@ -2,7 +2,7 @@
 
 from vlmtrain.data.record import Record
 from vlmtrain.layout import Part
-from vlmtrain.layouts.prompts import parts_of_prompt
+from vlmtrain.layouts.pseudo_words import parts_of_prompt
 
 
 class ImageInPrompt:
