@@ -23,7 +23,10 @@ def one(tiles: int) -> int:
 
 
 @QUICK
-@given(prompts=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4), layout=st.sampled_from((PairLayout, FixedLengthLayout)))
+@given(
+    prompts=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
+    layout=st.sampled_from((PairLayout, FixedLengthLayout)),
+)
 def test_t30_the_place_is_where_the_image_stands_between_the_texts(
     byte_tokenizer: str, prompts: list[tuple[str, str]], layout: type[PairLayout | FixedLengthLayout]
 ) -> None:
@@ -98,10 +101,10 @@ def test_a_tokenizer_with_neither_is_named() -> None:
 
 
 def test_t30_rows_of_open_clip_have_a_place_too() -> None:
-    import vlmtrain.torchvision_import  # noqa: F401  (open_clip needs it)
-
     open_clip = pytest.importorskip("open_clip")
     layout = PseudoWordLayout(OpenClipLayout(open_clip.get_tokenizer("ViT-B-32"), 77, 0))
-    text = layout.write([parts_of_prompt("a photo of *"), parts_of_prompt("a blue *, small")], one)
+    text = layout.write([parts_of_prompt("a photo of *"), parts_of_prompt("a blue * , small")], one)
     assert layout.marker == "*" and text.placeholders == 2
     assert text.visual_mask.nonzero().tolist() == [[0, 4], [1, 3]]
+    with pytest.raises(ValueError, match="write blanks around the image"):  # *, is one token there
+        layout.write([parts_of_prompt("a blue *, small")], one)

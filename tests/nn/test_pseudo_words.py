@@ -36,8 +36,14 @@ def test_words_take_the_format_of_the_table() -> None:
 
 def test_nothing_stays_behind_where_the_model_fails() -> None:
     table, ids = nn.Embedding(7, 3), torch.tensor([[1]])
-    with pytest.raises(RuntimeError, match="out of memory"), putting_in(table, torch.ones(1, 3), torch.tensor([[True]])):
+    with (
+        pytest.raises(RuntimeError, match="out of memory"),
+        putting_in(table, torch.ones(1, 3), torch.tensor([[True]])),
+    ):
         raise RuntimeError("out of memory")
     assert not torch.equal(table(ids), torch.ones(1, 1, 3))
-    with pytest.raises(AssertionError, match="read 0 times"), putting_in(table, torch.ones(1, 3), torch.tensor([[True]])):
+    with (
+        pytest.raises(AssertionError, match="read 0 times"),
+        putting_in(table, torch.ones(1, 3), torch.tensor([[True]])),
+    ):
         pass

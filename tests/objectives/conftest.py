@@ -119,7 +119,8 @@ def make_batch(size: int, captions: list[str] | None = None, seed: int = 3) -> B
 
 def text_batch(ids: Tensor, mask: Tensor, blank: Tensor, targets: Tensor) -> TextBatch:
     per_sample = (targets != IGNORED_TARGET).sum(1).tolist()
-    return TextBatch(ids, mask, blank, targets, supervised=sum(per_sample), supervised_per_sample=per_sample)
+    placeholders, supervised = int(blank.sum()), sum(per_sample)
+    return TextBatch(ids, mask, blank, targets, placeholders, supervised, supervised_per_sample=per_sample)
 
 
 def cut(batch: Batch, size: int) -> list[Batch]:

@@ -19,7 +19,7 @@ from torch import nn
 from training_toy import FROZEN_ENCODER, ToyModel, build_trainer
 
 from vlmtrain.training.accelerator import build_accelerator
-from vlmtrain.training.checkpoint import Checkpoints, list_checkpoints, load_part, name_of, newest_valid
+from vlmtrain.training.checkpoint import EVERYTHING, Checkpoints, list_checkpoints, load_part, name_of, newest_valid
 from vlmtrain.training.manifest import find_damage, read_manifest
 from vlmtrain.training.optimizer import optimizer_tensors
 from vlmtrain.training.publish import STAGING
@@ -327,6 +327,21 @@ def test_t26_stage_hand_over(published: Path) -> None:
     saved = load_file(checkpoint / "connector.safetensors")
     for name, value in connector.state_dict().items():
         assert torch.equal(value, saved[f"connector.{name}"])
+
+
+def test_t26_all_of_a_stage_at_once_own_parameters_included(published: Path) -> None:
+    checkpoint = published / "checkpoints/toy/step-00000012"
+    model = ToyModel()
+    model.scale.data.fill_(-1.0)
+    report = load_part(checkpoint, EVERYTHING, model)
+    assert (
+        not report.unexpected
+        and "scale" in report.matched
+        and all(name.startswith("encoder.") for name in report.missing)
+    )
+    for part in ("connector", "head", "scale"):
+        for name, value in load_file(checkpoint / f"{part}.safetensors").items():
+            assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_t26_reports_what_does_not_match(published: Path) -> None:

@@ -66,6 +66,11 @@ def test_weights_are_fp32_where_trained_and_bf16_where_frozen() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.dtype == (torch.bfloat16 if name.startswith("encoder.project") else torch.float32), name
     assert model.encoder.norm.running_mean.dtype == torch.float32
+    holder = nn.ModuleDict({"clip": nn.Linear(2, 2)})
+    holder["clip"].log_scale = nn.Parameter(torch.tensor(2.6593))
+    set_trainability(holder, {"clip": None})
+    set_weight_precision(holder, "bf16")
+    assert [parameter.dtype for parameter in holder.parameters()] == [torch.bfloat16] * 2 + [torch.float32]
     assert resolve_precision("bf16") == "bf16"
     with pytest.raises(ValueError, match="auto, fp32 or bf16"):
         resolve_precision("fp16")  # type: ignore[arg-type]

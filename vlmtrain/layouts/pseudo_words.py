@@ -15,7 +15,7 @@ def parts_of_prompt(prompt: str) -> list[Part]:
     if prompt.count(PLACEHOLDER) != 1:
         raise ValueError(f"The prompt {prompt!r} has {prompt.count(PLACEHOLDER)} {PLACEHOLDER}; it takes exactly one.")
     before, behind = prompt.split(PLACEHOLDER)
-    parts = [Text(before.rstrip()), Visual(), Text(behind)]
+    parts: list[Part] = [Text(before.rstrip()), Visual(), Text(behind)]
     return [part for part in parts if isinstance(part, Visual) or part.string.strip()]
 
 
@@ -41,7 +41,8 @@ class PseudoWordLayout(Layout):
             if number != found:
                 raise ValueError(
                     f"{describe(parts)} has room for {number} words of images and, as written, {found} {self.marker}: "
-                    f"leave {self.marker} out of texts, or raise max_tokens if the row was cut."
+                    f"leave {self.marker} out of texts, write blanks around the image, or raise max_tokens if the row "
+                    "was cut."
                 )
         return replace(text, visual_mask=places, placeholders=sum(wanted))
 
@@ -54,8 +55,10 @@ class PseudoWordLayout(Layout):
     def _marked(self, parts: list[Part], placeholders_per_item: Callable[[int], int]) -> list[Part]:
         marked: list[Part] = []
         for part in parts:
-            is_item = isinstance(part, Visual)
-            marked += [Text(self.marker)] * placeholders_per_item(part.tiles) if is_item else [part]
+            if isinstance(part, Visual):
+                marked += [Text(self.marker)] * placeholders_per_item(part.tiles)
+            else:
+                marked.append(part)
         return marked
 
 
