@@ -23,6 +23,14 @@ def test_captions_come_first_with_their_yardsticks():
     ]
 
 
+def test_composed_retrieval_stands_beside_what_needs_no_composing():
+    stage = {"test/composed_r1": 0.5, "test/composed_r5": 0.8, "test/chance_composed_r1": 0.001}
+    stage |= {"test/image_only_composed_r1": 0.2, "test/text_only_composed_r1": 0.1, "test/added_composed_r1": 0.3}
+    notes = "chance 0.1 % · the image alone 20.0 % · the words alone 10.0 % · both added 30.0 %"
+    assert highlight({"mapping": stage}) == [Highlight("image and words find the image · test", "50.0 %", notes)]
+    assert format_metric("test/image_only_composed_r10", 0.25) == "25.0 %"
+
+
 def test_a_run_without_such_figures_shows_its_losses():
     metrics = {"text": {"test/loss": 1.5, "test/swapped_loss": 2.25}}
     assert highlight(metrics) == [Highlight("loss · test", "1.500", "with another image 2.250")]

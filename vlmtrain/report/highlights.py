@@ -19,6 +19,8 @@ _SHARES = {
     "masked_word_accuracy": "hidden words right",
     "matching_accuracy": "true and altered captions told apart",
     "composed_r1": "image and words find the image",
+    "composed_r5": "image and words find the image among five",
+    "composed_r10": "image and words find the image among ten",
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
