@@ -24,7 +24,7 @@ _SMALLEST = 16
 
 
 def render(scene: Scene, size: int = 128, ground: Field | None = None) -> NDArray[np.uint8]:
-    """The scene as size x size x 3 bytes, before `ground` if there is one; the same scene and size give the same bytes."""
+    """The scene as size x size x 3 bytes, the same each time; before `ground` [size, size, 3] in place of its own."""
     if size < _SMALLEST:
         raise ValueError(f"an image {size} pixels wide is too small to show a scene: ask for {_SMALLEST} or more")
     generator = np.random.Generator(np.random.Philox(key=key_of("grain", scene.seed)))
