@@ -58,7 +58,7 @@ def test_what_cannot_be_is_refused() -> None:
     by: dict[str, Classifier] = {"plain": Says(0)}
     with pytest.raises(ValueError, match="is of class 'z'"):
         Classification(data, by)(model_of(1), {}, tools_of())
-    with pytest.raises(ValueError, match="needs a model with .*embed_text"):
+    with pytest.raises(ValueError, match=r"needs a model with .*embed_text"):
         Classification(data, by).check(nn.Linear(1, 1), {})
     with pytest.raises(ValueError, match="no evaluation split 'tset'"):
         Classification(data, by, splits=["tset"]).check(model_of(1), {})

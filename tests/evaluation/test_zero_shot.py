@@ -71,7 +71,7 @@ def test_t16_a_toy_set_reaches_the_expected_accuracy(model: TwoTables) -> None:
 
 
 def test_a_template_wants_one_place_for_the_name() -> None:
-    with pytest.raises(ValueError, match="one {} each"):
+    with pytest.raises(ValueError, match=r"one \{\} each"):
         ZeroShot(["a thing"])
-    with pytest.raises(ValueError, match="one {} each"):
+    with pytest.raises(ValueError, match=r"one \{\} each"):
         ZeroShot([])

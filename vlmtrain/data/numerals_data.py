@@ -15,6 +15,8 @@ CLASS_TEMPLATES = (
 )
 """What classes are asked for by.  No caption says "digit" before a number's name; `captions_of` sees to it."""
 
+_HELD_OUT = 2**32  # added to the seed: other draws than any of training
+
 
 def captions_of(number: int, ink: str, pen: str) -> list[str]:
     """Six wordings; the last says what kind of thing it is and not which."""
@@ -49,6 +51,5 @@ class Numerals:
 
     def __init__(self, seed: int = 0, num_train: int = 16_000, num_test: int = 500) -> None:
         self.train: Source = MadeRecords(make_numeral, "numerals", seed, num_train)
-        self.evaluation: dict[str, Source] = {
-            "test": MadeRecords(make_numeral, "numerals, test", seed + 2**32, num_test)
-        }
+        held_out = MadeRecords(make_numeral, "numerals, test", seed + _HELD_OUT, num_test)
+        self.evaluation: dict[str, Source] = {"test": held_out}

@@ -11,7 +11,7 @@ def test_every_numeral_can_be_written_and_stays_on_the_paper() -> None:
     for ways in WAYS:
         for stroke in (stroke for way in ways for stroke in way):
             curve = smooth(np.array(stroke, dtype=np.float32))
-            assert -0.06 < curve.min() and curve.max() < 1.06
+            assert curve.min() > -0.06 and curve.max() < 1.06
 
 
 def test_a_curve_goes_through_its_points_and_a_closed_one_has_no_corner() -> None:
