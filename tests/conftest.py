@@ -56,7 +56,10 @@ def few_samples(experiment: str, folder: Path) -> list[str]:
 
     config = compose([f"experiment={experiment}"]).config
     nodes = {"data": config["data"]} | {
-        f"stages.{name}.data": stage["data"] for name, stage in config["stages"].items() if stage["data"]
+        f"stages.{name}.{place}": stage[place]
+        for name, stage in config["stages"].items()
+        for place in ("data", "evaluation")
+        if stage[place]
     }
     chosen = {**FEW_SAMPLES, "folder": folder / "scenes"}
     return [

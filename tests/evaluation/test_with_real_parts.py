@@ -12,14 +12,20 @@ from vlmtrain.connectors.linear import LinearConnector
 from vlmtrain.data.collate import Collator
 from vlmtrain.data.forms.captioning import Captioning as CaptioningForm
 from vlmtrain.data.loading import EvaluationBatches
+from vlmtrain.data.scene_classes import SceneClasses
 from vlmtrain.data.scenes.scene_judge import SceneJudge
 from vlmtrain.data.scenes_data import Scenes
+from vlmtrain.data.shifted import Shifted
+from vlmtrain.data.shifts.noise import Noise
 from vlmtrain.data.transforms import ImageTransform
 from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.evaluation.base import EvaluationTools
 from vlmtrain.evaluation.captioning import Captioning
+from vlmtrain.evaluation.classification import Classification
+from vlmtrain.evaluation.few_shot_probe import FewShotProbe
 from vlmtrain.evaluation.held_out_loss import HeldOutLoss
 from vlmtrain.evaluation.retrieval import Retrieval
+from vlmtrain.evaluation.zero_shot import ZeroShot
 from vlmtrain.fusions.interleave import Interleave
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.models.qformer_pretraining import QFormerPretraining
@@ -100,6 +106,19 @@ def test_retrieval_with_a_matching_head(make_sources, byte_tokenizer):
     assert metrics == again
     assert metrics["test/num_groups"] == 2 and metrics["compositional/image_to_text_r5"] == 1.0
     assert 0.0 <= metrics["test/text_to_image_r1_reranked"] <= 1.0
+
+
+def test_classes_by_names_and_examples_with_several_vectors_an_image(byte_tokenizer):
+    torch.manual_seed(0)
+    qformer = partial(QFormer, width=16, num_queries=3, depth=2, num_heads=2, feed_forward_width=32)
+    model = QFormerPretraining(VisionTransformer(**ENCODER), qformer, byte_tokenizer, 8, max_tokens=64)
+    data = Shifted(SceneClasses(num_test=4, num_compositional=2, num_shots=1), {"noise": Noise()})
+    by = {"zero_shot": ZeroShot(["there is a {}"]), "probe": FewShotProbe(1)}
+    metrics = Classification(data, by)(model, {}, make_tools(model, 25)).metrics
+    assert (
+        metrics["test/zero_shot_gap"] == metrics["test/zero_shot_accuracy"] - metrics["test/noise/zero_shot_accuracy"]
+    )
+    assert metrics["compositional/num_images"] == 2 and metrics["test/chance_probe_accuracy"] == 1 / 49
 
 
 def test_held_out_loss_of_a_language_model(writer, make_sources):

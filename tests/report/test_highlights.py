@@ -31,6 +31,23 @@ def test_composed_retrieval_stands_beside_what_needs_no_composing():
     assert format_metric("test/image_only_composed_r10", 0.25) == "25.0 %"
 
 
+def test_classes_are_told_per_split_and_shifts_by_what_they_take():
+    metrics = {
+        "contrastive": {
+            "test/zero_shot_accuracy": 0.5,
+            "test/chance_zero_shot_accuracy": 0.02,
+            "test/noise/zero_shot_accuracy": 0.4,
+            "test/zero_shot_gap": 0.1,
+            "test/zero_shot_gap_reduction": 0.75,
+        }
+    }
+    assert highlight(metrics) == [
+        Highlight("classes told by their names · test", "50.0 %", "chance 2.0 %"),
+        Highlight("lost under shifts, told by names · test", "10.0 %", "closes 75.0 % of what is lost with examples"),
+    ]
+    assert format_metric("test/zero_shot_gap_reduction", 0.75) == "75.0 %"
+
+
 def test_a_run_without_such_figures_shows_its_losses():
     metrics = {"text": {"test/loss": 1.5, "test/swapped_loss": 2.25}}
     assert highlight(metrics) == [Highlight("loss · test", "1.500", "with another image 2.250")]

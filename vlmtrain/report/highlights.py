@@ -21,12 +21,23 @@ _SHARES = {
     "composed_r1": "image and words find the image",
     "composed_r5": "image and words find the image among five",
     "composed_r10": "image and words find the image among ten",
+    "zero_shot_accuracy": "classes told by their names",
+    "probe_accuracy": "classes told by a few examples",
     "word_f1": "words shared with a reference",
     "things_right": "things right",
     "relations_right": "relations right",
     "earlier_picture_told": "an earlier picture told instead",
 }
-_HEADLINES = ("caption_accuracy", "accuracy", "word_f1", "masked_word_accuracy", "matching_accuracy", "composed_r1")
+_HEADLINES = (
+    "caption_accuracy",
+    "accuracy",
+    "word_f1",
+    "masked_word_accuracy",
+    "matching_accuracy",
+    "zero_shot_accuracy",
+    "probe_accuracy",
+    "composed_r1",
+)
 _YARDSTICKS = (
     ("control", "with another image"),
     ("chance", "chance"),
@@ -35,6 +46,10 @@ _YARDSTICKS = (
     ("text_only", "the words alone"),
     ("added", "both added"),
 )
+_GAPS = {
+    "zero_shot_gap": "lost under shifts, told by names",
+    "probe_gap": "lost under shifts, told by examples",
+}
 _RECALLS = {
     "image_to_text_r1": "image finds its text",
     "text_to_image_r1": "text finds its image",
@@ -46,6 +61,7 @@ def highlight(metrics: Mapping[str, Mapping[str, float]]) -> list[Highlight]:
     found: list[Highlight] = []
     for stage in metrics.values():
         found += _captions(stage)
+        found += _gaps(stage)
         found += _recalls(stage)
     captions_first = sorted(found, key=lambda each: "find" in each.label)
     return captions_first or [each for stage in metrics.values() for each in _losses(stage)]
@@ -66,7 +82,7 @@ def format_metric(name: str, value: float) -> str:
     what = name.rsplit("/", 1)[-1].removesuffix("_reranked")
     for prefix, _ in _YARDSTICKS:
         what = what.removeprefix(f"{prefix}_")
-    if what in _SHARES or "_to_" in what:
+    if what in _SHARES or what.removesuffix("_reduction") in _GAPS or "_to_" in what:
         return format_percent(value)
     return f"{value:.0f}" if what.startswith("num_") and value == value else f"{value:.4g}"
 
@@ -82,6 +98,15 @@ def _captions(metrics: Mapping[str, float]) -> Iterator[Highlight]:
             if f"{split}/{prefix}_{what}" in metrics
         ]
         yield Highlight(f"{_SHARES[what]} · {split}", format_percent(value), " · ".join(notes))
+
+
+def _gaps(metrics: Mapping[str, float]) -> Iterator[Highlight]:
+    for name, value in metrics.items():
+        split, _, what = name.rpartition("/")
+        if what in _GAPS:
+            reduction = metrics.get(f"{name}_reduction")
+            note = "" if reduction is None else f"closes {format_percent(reduction)} of what is lost with examples"
+            yield Highlight(f"{_GAPS[what]} · {split}", format_percent(value), note)
 
 
 def _recalls(metrics: Mapping[str, float]) -> Iterator[Highlight]:

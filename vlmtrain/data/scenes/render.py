@@ -23,12 +23,12 @@ _NOISE = 0.011
 _SMALLEST = 16
 
 
-def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
-    """The scene as size x size x 3 bytes; the same scene and size give the same bytes."""
+def render(scene: Scene, size: int = 128, ground: Field | None = None) -> NDArray[np.uint8]:
+    """The scene as size x size x 3 bytes, the same each time; before `ground` [size, size, 3] in place of its own."""
     if size < _SMALLEST:
         raise ValueError(f"an image {size} pixels wide is too small to show a scene: ask for {_SMALLEST} or more")
     generator = np.random.Generator(np.random.Philox(key=key_of("grain", scene.seed)))
-    image = _ground(scene.background, size, generator)
+    image = _ground(scene.background, size, generator) if ground is None else ground.copy()
     for thing in scene.things:
         _cast_shadow(image, thing, size)
     for thing in scene.things:
@@ -37,7 +37,8 @@ def render(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
     return (np.clip(image, 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)).astype(np.uint8)
 
 
-def _rgb(hue_degrees: float, saturation: float, value: float) -> Field:
+def rgb_of(hue_degrees: float, saturation: float, value: float) -> Field:
+    """[3] red, green and blue from 0 to 1."""
     rgb = colorsys.hsv_to_rgb((hue_degrees % 360.0) / 360.0, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0))
     return np.array(rgb, dtype=np.float32)
 
@@ -73,8 +74,8 @@ def _ground(background: Background, size: int, generator: np.random.Generator) -
         centre_x, centre_y = 0.25 * math.cos(background.angle), 0.25 * math.sin(background.angle)
         squares = (axis[None, :] - np.float32(centre_x)) ** 2 + (axis[:, None] - np.float32(centre_y)) ** 2
         tone = np.float32(0.5) - np.float32(1.6) * squares
-    base = _rgb(background.hue * 360.0, background.saturation, background.value)
-    tint = _rgb(background.hue * 360.0 + 40.0, background.saturation * 0.6, 1.0)
+    base = rgb_of(background.hue * 360.0, background.saturation, background.value)
+    tint = rgb_of(background.hue * 360.0 + 40.0, background.saturation * 0.6, 1.0)
     return base + (np.float32(2.0 * background.contrast) * tone)[:, :, None] * tint
 
 
@@ -112,7 +113,7 @@ def _draw(image: Field, thing: Thing, size: int) -> None:
     outline = _outline(thing, x, y)
     cover = np.clip(np.float32(0.5) - outline * size, 0.0, 1.0)[:, :, None]
     hue = _HUES[thing.colour] + _HUE_JITTER * thing.hue_shift
-    paint = _rgb(hue, _SATURATION[thing.colour], _VALUE[thing.colour] * thing.brightness)
+    paint = rgb_of(hue, _SATURATION[thing.colour], _VALUE[thing.colour] * thing.brightness)
     colours = np.broadcast_to(paint, (*outline.shape, 3))
     pattern = _pattern(thing, x, y, size)
     if pattern is not None:
