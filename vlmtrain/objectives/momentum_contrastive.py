@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from vlmtrain.batch import Batch
 from vlmtrain.models.capabilities import EmbedsBoth
+from vlmtrain.nn.soft_cross_entropy import soft_cross_entropy
 from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.distillation import Distillation
 from vlmtrain.objectives.similarity import embeddings
 
 TERM = "contrastive"
@@ -46,11 +48,9 @@ class MomentumContrastive(Objective):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= distillation <= 1:
-            raise ValueError(f"distillation is {distillation}; give a share from 0 to 1 (0.4 in ALBEF and BLIP)")
-        if queue_size < 1 or ramp_steps < 0:
-            raise ValueError(f"queue_size {queue_size} must be 1 or more and ramp_steps {ramp_steps} not negative")
-        self.distillation, self.ramp_steps, self.weight = distillation, ramp_steps, weight
+        if queue_size < 1:
+            raise ValueError(f"queue_size is {queue_size}; give 1 or more, at least the global batch")
+        self.distillation, self.weight = Distillation(distillation, ramp_steps), weight
         for name in ("images", "texts"):
             self.register_buffer(name, F.normalize(torch.randn(queue_size, width), dim=-1))
 
@@ -86,10 +86,6 @@ class MomentumContrastive(Objective):
         self.images.index_copy_(0, rows, taught[TEACHER_VISUAL])
         self.texts.index_copy_(0, rows, taught[TEACHER_TEXT])
 
-    def share_of_teacher(self, step: int) -> float:
-        """How much of the targets is the teacher's at `step`."""
-        return self.distillation * min(1.0, step / self.ramp_steps) if self.ramp_steps else self.distillation
-
     def forward(self, model: nn.Module, context: Context) -> Loss:
         if not self.weight:
             return Loss({})
@@ -99,7 +95,7 @@ class MomentumContrastive(Objective):
         own = context.lesson.embeddings
         everyone = own if context.everyone is None else context.everyone.embeddings
         start = 0 if context.everyone is None else context.everyone.start
-        share, scale = self.share_of_teacher(context.lesson.step), cast(EmbedsBoth, model).similarity_scale()
+        share, scale = self.distillation.share_at(context.lesson.step), cast(EmbedsBoth, model).similarity_scale()
         total = scale.new_zeros(())
         metrics: dict[str, tuple[Tensor, Tensor | int]] = {}
         with torch.autocast(texts.device.type, enabled=False):  # fp32, whatever the precision
@@ -114,12 +110,3 @@ class MomentumContrastive(Objective):
                 in_batch = logits[:, : len(everyone[TEACHER_TEXT])]
                 metrics[name] = ((in_batch.argmax(1) == pair).sum().float(), len(logits))
         return Loss({TERM: total}, metrics)
-
-
-def soft_cross_entropy(logits: Tensor, pair: Tensor, answers: Tensor, share: float) -> Tensor:
-    """[B] cross-entropy of `logits` [B, C] with 1 - share on `pair` [B] and `share` on the softmax of `answers`."""
-    hard = F.cross_entropy(logits, pair, reduction="none")
-    if share == 0:
-        return hard
-    soft = F.cross_entropy(logits, answers.detach().softmax(1), reduction="none")
-    return (1 - share) * hard + share * soft
