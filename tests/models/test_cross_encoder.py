@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from vlmtrain.batch import TextBatch, VisualBatch
 from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.layout import Text, Visual
-from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs, WritesText
+from vlmtrain.layouts.masked import MaskedPairLayout
+from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs, PredictsTokens, WritesText
 from vlmtrain.models.cross_encoder import CrossEncoder
 from vlmtrain.models.mixed_encoder_decoder import MixedEncoderDecoder
 from vlmtrain.nn.bert_weights import BertWeights
@@ -25,6 +26,17 @@ from vlmtrain.nn.split_text import SplitText
 WIDTH, HEADS, ENCODER, VOCABULARY = 16, 2, 12, 30
 SPLIT = partial(SplitText, width=WIDTH, text_depth=2, fusion_depth=2, num_heads=HEADS)
 MIXED = partial(MixedText, width=WIDTH, depth=3, num_heads=HEADS)
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer(byte_tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The one that all tests share, with a mask token."""
+    from transformers import AutoTokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("masking"), AutoTokenizer.from_pretrained(byte_tokenizer)
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def loud(module: nn.Module) -> nn.Module:
@@ -96,13 +108,14 @@ def test_t19_one_set_of_weights_serves_all_three_but_for_the_self_attention_of_t
 
     alone = reached(text.read_alone(ids, mask))
     together = reached(text.read_together(memory, ids, mask))
+    filled_in = reached(text.read_hidden(memory, ids, mask, mask & (ids % 2 == 0)))
     written = reached(text.logits(text.read_causally(memory, ids, mask, PackedRows.of(mask))[0]))
     cross = {name for name, _ in text.named_parameters() if "cross_attention" in name}
     causal = {name for name, _ in text.named_parameters() if name.startswith("causal_attentions")}
     head = {name for name, _ in text.named_parameters() if name.startswith("head")}
     own = {name for name in alone if "self_attention" in name}
     assert cross.isdisjoint(alone) and cross <= together and cross <= written
-    assert together - cross == alone
+    assert together - cross == alone and filled_in == together
     assert written - cross - causal - head == alone - own and causal | head <= written
 
 
@@ -154,10 +167,14 @@ def test_albefs_text_is_that_of_transformers_layer_by_layer() -> None:
     ids, mask = ids_and_mask([6, 4, 2])
     patches = torch.randn(3, 5, ENCODER, requires_grad=True)
     alone = lower(ids, attention_mask=mask.long()).last_hidden_state
-    wanted = upper(
+    fused = upper(
         encoder_embeds=alone, attention_mask=mask.long(), encoder_hidden_states=patches, is_decoder=False
-    ).last_hidden_state[:, 0]
-    found = text.read_together(text.remember(patches), ids, mask)
+    ).last_hidden_state
+    hidden = mask & (torch.rand(mask.shape, generator=torch.Generator().manual_seed(3)) < 0.5)
+    wanted = torch.cat([fused[:, 0], fused[hidden]])
+    memory = text.remember(patches)
+    found = torch.cat([text.read_together(memory, ids, mask), text.read_hidden(memory, ids, mask, hidden)])
+    assert 0 < hidden.sum() < mask.sum()
     assert (text.read_alone(ids, mask) - alone[:, 0]).abs().max() < 1e-5
     assert (found - wanted).abs().max() < 1e-5
     weight = torch.randn_like(found)
@@ -178,6 +195,10 @@ def test_padding_and_company_change_nothing(kind: Callable[..., GroundedText], l
     together = text.read_together(memory, ids, mask)
     torch.testing.assert_close(text.read_together(memory, wide, wide_mask), together)
     torch.testing.assert_close(text.read_alone(wide, wide_mask), text.read_alone(ids, mask))
+    torch.testing.assert_close(
+        text.read_hidden(memory, wide, wide_mask, wide_mask & (wide % 2 == 0)),
+        text.read_hidden(memory, ids, mask, mask & (ids % 2 == 0)),
+    )
     for row, length in enumerate(lengths):
         own = memory.select(torch.tensor([row]))
         alone = text.read_together(own, ids[row : row + 1, :length], mask[row : row + 1, :length])
@@ -209,9 +230,10 @@ def test_writing_with_a_memory_is_writing_without_one(byte_tokenizer: str, lengt
             ids = torch.cat([ids, torch.tensor([token])])
 
 
-def test_a_split_text_embeds_and_matches_and_writes_nothing(byte_tokenizer: str) -> None:
+def test_a_split_text_embeds_and_matches_and_fills_in_and_writes_nothing(byte_tokenizer: str) -> None:
     model = make(CrossEncoder, SPLIT, byte_tokenizer)
     assert isinstance(model, EmbedsBoth) and isinstance(model, MatchesPairs) and not isinstance(model, WritesText)
+    assert isinstance(model, PredictsTokens)
     text, features = captions(model, "a red circle", "blue", "what"), model.encode(images(3))
     assert model.embed_visual(features).shape == (3, 1, 8) and model.embed_text(text).shape == (3, 8)
     one = model.match(features, text, torch.tensor([0, 1, 2]))
@@ -228,6 +250,22 @@ def test_a_batch_of_one_works_in_a_single_process(
     features, row = model.encode(images(1)), captions(model, "red")
     assert model.match(features, row, torch.tensor([0])).shape == (1,)
     assert model.embed_visual(features).shape == (1, 1, 8) and model.embed_text(row).shape == (1, 8)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(CrossEncoder, SPLIT), (MixedEncoderDecoder, MIXED)])
+def test_hidden_words_are_read_with_the_image_of_their_row(
+    kind: type[CrossEncoder], text: Callable[..., GroundedText], byte_tokenizer: str
+) -> None:
+    """Row by row, in the order of the targets; another image gives other states to its own rows only."""
+    model = make(kind, text, byte_tokenizer)
+    layout = model.layout()
+    assert isinstance(layout, MaskedPairLayout)
+    whole, features = captions(model, "a red circle", "blue"), model.encode(images(2))
+    rows = layout.hide_words(whole, [[1, 2], [3]])
+    one, other = (model.hidden_states(features, rows, torch.tensor(image)) for image in ([0, 1], [0, 0]))
+    assert one.targets.tolist() == [*whole.input_ids[0, 1:3], whole.input_ids[1, 3]]
+    assert torch.equal(one.states[:2], other.states[:2]) and not torch.allclose(one.states[2], other.states[2])
+    assert one.head(one.states).shape == (3, model.text.words.num_embeddings)
 
 
 def test_the_three_modes_begin_with_tokens_of_their_own(byte_tokenizer: str) -> None:
@@ -281,7 +319,9 @@ def test_gradient_checkpointing_changes_nothing(kind: Callable[..., GroundedText
         text = make_text(kind).train()
         if checkpoints:
             text.enable_gradient_checkpointing()
-        text.read_together(memory_of(text, 2), ids, mask).square().sum().backward()
+        memory = memory_of(text, 2)
+        found_of_both = text.read_together(memory, ids, mask), text.read_hidden(memory, ids, mask, mask & (ids > 9))
+        torch.cat(found_of_both).square().sum().backward()
         found.append({name: value.grad for name, value in text.named_parameters() if value.grad is not None})
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -142,6 +142,11 @@ def cut_text(text: TextBatch, rows: slice, width: int) -> TextBatch:
     return text_batch(*(x[rows, :width] for x in (text.input_ids, text.attention_mask, text.visual_mask, text.targets)))
 
 
+@pytest.fixture(name="cut")
+def cut_fixture() -> Callable[[Batch, int], list[Batch]]:
+    return cut
+
+
 def play(model: nn.Module, objective: Objective, batch: Batch, size: int | None = None) -> Step:
     """One step: totals and gradients added over micro-batches of `size`, as the contract of the trainer says."""
     model.zero_grad()

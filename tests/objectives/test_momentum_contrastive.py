@@ -158,8 +158,8 @@ def test_without_distillation_it_is_plain_cross_entropy() -> None:
 def test_the_teacher_has_no_gradient_no_dropout_and_no_part_in_the_optimizer() -> None:
     update, _ = make(dropout=0.5)
     assert update.average is not None
-    once = update.training_step.teach(batch_of(0), update.average.averages)
-    again = update.training_step.teach(batch_of(0), update.average.averages)
+    once = update.training_step.teach(batch_of(0), update.average.averages, 0).embeddings
+    again = update.training_step.teach(batch_of(0), update.average.averages, 0).embeddings
     assert all(torch.equal(once[name], again[name]) and not once[name].requires_grad for name in once)
     assert update.training_step.training
     before = {name: value.clone() for name, value in update.training_step.model.named_parameters()}
@@ -220,10 +220,10 @@ def test_in_a_mixture_it_comes_first_and_is_taught_once() -> None:
 
 
 def test_the_share_of_the_teacher_grows_over_its_ramp() -> None:
-    objective = MomentumContrastive(WIDTH, QUEUE, 0.4, ramp_steps=4)
-    shares = [objective.share_of_teacher(step) for step in (0, 1, 2, 4, 9)]
+    distillation = MomentumContrastive(WIDTH, QUEUE, 0.4, ramp_steps=4).distillation
+    shares = [distillation.share_at(step) for step in (0, 1, 2, 4, 9)]
     assert shares == pytest.approx([0, 0.1, 0.2, 0.4, 0.4])
-    assert MomentumContrastive(WIDTH, QUEUE, 0.4).share_of_teacher(0) == 0.4
+    assert MomentumContrastive(WIDTH, QUEUE, 0.4).distillation.share_at(0) == 0.4
 
 
 def test_what_does_not_fit_is_told() -> None:

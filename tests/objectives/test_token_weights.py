@@ -18,7 +18,7 @@ from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Text
 from vlmtrain.models.text_only import TextOnly
 from vlmtrain.objectives.base import Context
-from vlmtrain.objectives.language_modeling import TERM, LanguageModeling
+from vlmtrain.objectives.language_modeling import LanguageModeling
 from vlmtrain.objectives.token_weights import (
     EqualTokens,
     InverseLength,
@@ -26,6 +26,8 @@ from vlmtrain.objectives.token_weights import (
     weights_of_samples,
     weights_of_targets,
 )
+
+TERM = LanguageModeling.term
 
 
 def batch_of_lengths(lengths: list[int], weights: list[float]) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training_toy import Guessing, ToySteps, build_trainer
+from training_toy import OBJECTIVES, Guessing, ToySteps, build_trainer
 
 from vlmtrain.batch import Batch
 from vlmtrain.objectives.base import Context, Loss
@@ -91,9 +91,11 @@ def test_counts_may_be_sums_of_weights_below_one(tmp_path: Path, accumulate: int
     torch.testing.assert_close(results[1].gradient_norm, results[0].gradient_norm, atol=1e-6, rtol=0)
 
 
-def test_a_single_process_trains_without_a_process_group(tmp_path: Path) -> None:
-    """LAVIS asks for the rank in forward, so that one process cannot train (issues 537 and 353)."""
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("objective", ["guessing", "contrastive", "momentum"])
+def test_a_single_process_trains_without_a_process_group(tmp_path: Path, objective: str, accumulate: int) -> None:
+    """LAVIS asks for the rank in forward, of contrast above all, so that one process cannot train (issues 537, 353)."""
     assert not torch.distributed.is_initialized()
-    trainer = build_trainer(tmp_path, accumulate=2, objective=Guessing())
+    trainer = build_trainer(tmp_path, accumulate=accumulate, objective=OBJECTIVES[objective](), ema=True)
     assert trainer.update(next(trainer.source.steps(0)), 0).is_applied
     assert not torch.distributed.is_initialized()

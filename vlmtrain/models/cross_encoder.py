@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import TextBatch, VisualBatch, VisualFeatures
+from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch, VisualBatch, VisualFeatures
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.layout import Layout
-from vlmtrain.layouts.pair import PairLayout
+from vlmtrain.layouts.masked import MaskedPairLayout
 from vlmtrain.layouts.qformer_words import load_words
 from vlmtrain.models.reused_features import ReusedFeatures, encode_for_reuse
 from vlmtrain.nn.grounded_text import GroundedText
@@ -20,13 +20,13 @@ from vlmtrain.nn.temperature import bounded_scale, log_temperature
 
 class CrossEncoder(nn.Module):
     """Image and text by themselves meet in a shared space, and together in the layers of the text.  EmbedsBoth,
-    MatchesPairs.
+    MatchesPairs, PredictsTokens.
 
     Args:
         encoder: makes patches.
         text: makes the text side when called with `memory_width` and `vocab_size`; how its layers are arranged is what
             tells ALBEF from BLIP.
-        tokenizer: name or folder of a BERT-like tokenizer.
+        tokenizer: name or folder of a BERT-like tokenizer ([CLS], [SEP], [PAD], [MASK]).
         embedding_width: E, of the space that images and texts share.
         temperature: of the contrastive similarities at the start; learned, kept within 0.001 to 0.5.
         max_tokens: longest text, special tokens included.
@@ -61,8 +61,8 @@ class CrossEncoder(nn.Module):
             head.apply(initialize_like_bert)
 
     def layout(self) -> Layout:
-        """Plain pairs: [CLS] text [SEP], nothing left for the image."""
-        return PairLayout(self.tokenizer, self.max_tokens)
+        """Plain pairs, [CLS] text [SEP], nothing left for the image; with words hidden where a form asks for it."""
+        return MaskedPairLayout(self.tokenizer, self.max_tokens)
 
     def placeholders_per_item(self, tiles: int) -> int:
         """None: the image enters through cross-attention."""
@@ -93,6 +93,14 @@ class CrossEncoder(nn.Module):
             -1
         )
         return match - no_match
+
+    def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates:
+        """States of the positions with a target, and the head that reads words off them."""
+        if text.targets is None:
+            raise ValueError("these rows hide nothing; give those of TextBatch.masked")
+        memory, wanted = self.remember(visual).select(image_of_row), text.targets != IGNORED_TARGET
+        states = self.text.read_hidden(memory, text.input_ids, text.attention_mask, wanted)
+        return TargetStates(states, text.targets[wanted], self.text.logits)
 
     def remember(self, visual: VisualFeatures) -> ImageMemory:
         """Keys and values of the images, once per batch."""

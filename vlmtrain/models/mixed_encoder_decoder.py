@@ -17,7 +17,8 @@ ENCODER_START = "[ENC]"  # takes the place of [CLS] where text is read together 
 
 
 class MixedEncoderDecoder(CrossEncoder):
-    """One text transformer that embeds, judges pairs and writes.  EmbedsBoth, MatchesPairs, WritesText, Captions.
+    """One text transformer that embeds, judges pairs and writes.  EmbedsBoth, MatchesPairs, PredictsTokens,
+    WritesText, Captions.
 
     The first token says which of the three it is: [CLS], [ENC] or [DEC].  Arguments are those of `CrossEncoder`.
     """
@@ -43,6 +44,10 @@ class MixedEncoderDecoder(CrossEncoder):
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
         """Logit of "match" over "no match": [R]."""
         return super().match(visual, begin_with(self.encoder_start, text), image_of_row)
+
+    def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates:
+        """States of the positions with a target, and the head that writes: BLIP itself hides no words."""
+        return super().hidden_states(visual, begin_with(self.encoder_start, text), image_of_row)
 
     def target_states(self, visual: VisualFeatures, text: TextBatch) -> TargetStates:
         """States of the supervised positions of row b, which sees image b, and the head that reads them."""

@@ -52,6 +52,18 @@ class GroundedText(nn.Module, ABC):
     def read_together(self, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Row r with image r of `memory` -> state of each row's first token [R, D]."""
 
+    def read_hidden(self, memory: ImageMemory, input_ids: Tensor, attention_mask: Tensor, wanted: Tensor) -> Tensor:
+        """Row r with image r of `memory` -> states of the positions `wanted` [R, T], row by row [s, D].
+
+        All layers but the last read all words; the last computes nothing else.
+        """
+        rows, visible = PackedRows.of(attention_mask), attention_mask[:, None, None, :]
+        states = self.enter(input_ids, places_of(attention_mask), rows)
+        states = self.read_layers(self.stack()[:-1], memory.layers[:-1], states, rows, visible)
+        return self.run(
+            _some_of_layer, self.stack()[-1], states, rows, PackedRows.of(wanted), visible, memory.layers[-1]
+        )
+
     def enable_gradient_checkpointing(self) -> None:
         """Keep only what goes from layer to layer for the backward pass."""
         self._checkpoints = True
@@ -151,6 +163,23 @@ def _first_of_layer(
         assert layer.cross_attention is not None
         first = layer.cross_attention(first, KeyValue(*of_image[:2]), of_image.mask)
     return layer.feed_forward(first).squeeze(1)
+
+
+def _some_of_layer(
+    layer: QFormerLayer,
+    text: Tensor,
+    rows: PackedRows,
+    wanted: PackedRows,
+    visible: Tensor,
+    of_image: ImageKeyValue | None,
+) -> Tensor:
+    """Packed text [n, D] -> what the layer makes of the positions of `wanted` [s, D]."""
+    memory = project_text(layer.self_attention, text, rows)
+    some = read_for_text(layer.self_attention, wanted.pack(rows.pad(text)), wanted, memory, visible)
+    if of_image is not None:
+        assert layer.cross_attention is not None
+        some = read_for_text(layer.cross_attention, some, wanted, KeyValue(*of_image[:2]), of_image.mask)
+    return layer.feed_forward(some)
 
 
 def places_of(attention_mask: Tensor) -> Tensor:

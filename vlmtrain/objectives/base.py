@@ -29,10 +29,11 @@ class Everyone:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the momentum teacher says of one micro-batch, and when; of the global batch Everyone says it too."""
+    """What the momentum teacher says of one micro-batch, and when.  Nothing has gradient."""
 
     step: int
-    embeddings: dict[str, Tensor]  # name -> [B, ...]; nothing has gradient
+    embeddings: dict[str, Tensor]  # name -> [B, ...]; of the global batch Everyone says them too
+    answers: dict[str, Tensor] = field(default_factory=dict)  # name -> of any shape; they go to no other micro-batch
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ class Objective(nn.Module, ABC):
 
     def teach(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         """What the momentum teacher says of a micro-batch ([B, ...] each): `model` has the averaged weights here, in
-        eval mode and without gradient.  Given to `forward` as the context's lesson."""
+        eval mode and without gradient.  Given to `forward` as the context's lesson, and to all other micro-batches."""
+        return {}
+
+    def answer(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        """Like `teach`, but what only this micro-batch's own loss reads, of any shape: it is not sent round."""
         return {}
 
     def keep(self, taught: dict[str, Tensor], step: int) -> None:

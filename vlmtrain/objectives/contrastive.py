@@ -6,15 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context, Everyone, Loss, Objective
-from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity, similarity_of_everyone
+from vlmtrain.objectives.base import Context, Everyone, Loss
+from vlmtrain.objectives.similarity import (
+    TEXT,
+    VISUAL,
+    embeddings,
+    named_embeddings,
+    similarity,
+    similarity_of_everyone,
+)
+from vlmtrain.objectives.single_term import SingleTerm
 
-TERM = "contrastive"
 
-
-class Contrastive(Objective):
+class Contrastive(SingleTerm):
     """Each image should find its text among all texts of the global batch, and each text its image.
 
     An image of several vectors counts by the best of them (BLIP-2); of one, this is CLIP's symmetric InfoNCE.
@@ -25,36 +30,26 @@ class Contrastive(Objective):
     """
 
     needs = EmbedsBoth
+    term = "contrastive"
     comes_first = True
 
     def __init__(self, weight: float = 1.0, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.weight = weight
+        super().__init__(weight)
         self.label_smoothing = label_smoothing
 
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return {TERM: len(batch)} if self.weight else {}
-
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))
+        return named_embeddings(model, context) if self.weight else {}
 
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
+    def compute(self, model: nn.Module, context: Context) -> Loss:
         images, texts = embeddings(model, context)
         scale = cast(EmbedsBoth, model).similarity_scale()
         if context.everyone is None:
             cosines = similarity(images, texts)
             total = self._of_own(scale * cosines, start=0, size=len(cosines)).sum()
-            return Loss({TERM: total}, retrieval_metrics(cosines, 0, len(cosines)))
+            return Loss({self.term: total}, retrieval_metrics(cosines, 0, len(cosines)))
         total = self._among_everyone(images, texts, scale, context.everyone)
         cosines = similarity_of_everyone(context.everyone)
-        return Loss({TERM: total}, retrieval_metrics(cosines, context.everyone.start, len(images)))
+        return Loss({self.term: total}, retrieval_metrics(cosines, context.everyone.start, len(images)))
 
     def _of_own(self, logits: Tensor, start: int, size: int) -> Tensor:
         """[G, G] logits -> loss of the pairs start .. start + size: [size]."""

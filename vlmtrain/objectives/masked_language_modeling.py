@@ -4,18 +4,17 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vlmtrain.batch import Batch, TextBatch
+from vlmtrain.batch import Batch, TargetStates, TextBatch
 from vlmtrain.models.capabilities import PredictsTokens
 from vlmtrain.nn.linear_cross_entropy import linear_cross_entropy_and_hits
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.base import Context, Loss
+from vlmtrain.objectives.single_term import SingleTerm
 from vlmtrain.objectives.token_weights import EqualTokens, total_weight, weights_of_targets
 
-TERM = "masked_language_modeling"
 
-
-class MaskedLanguageModeling(Objective):
+class MaskedLanguageModeling(SingleTerm):
     """Cross-entropy of the hidden tokens, and of no others (Devlin et al. 2018; ViLT, section 3.3).
 
     Which words are hidden was decided with the data (`data.forms.masked.Masked`), so that their number is known
@@ -26,33 +25,33 @@ class MaskedLanguageModeling(Objective):
     """
 
     needs = PredictsTokens
+    term = "masked_language_modeling"
 
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
+    def count(self, batch: Batch) -> float:
+        masked = masked_rows(batch)
+        return total_weight(replace(batch, text=masked), EqualTokens()) if batch.weights else masked.supervised
 
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, float]:
-        if not self.weight:
-            return {}
-        masked = _masked_rows(batch)
-        counted = total_weight(replace(batch, text=masked), EqualTokens()) if batch.weights else masked.supervised
-        return {TERM: counted}
-
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
-        batch, masked = context.batch, _masked_rows(context.batch)
-        own = torch.arange(len(batch), device=masked.input_ids.device)
-        states = cast(PredictsTokens, model).hidden_states(context.features, masked, own)
+    def compute(self, model: nn.Module, context: Context) -> Loss:
+        batch, masked = context.batch, masked_rows(context.batch)
+        states = masked_states(cast(PredictsTokens, model), context)
         weights = weights_of_targets(replace(batch, text=masked), EqualTokens()) if batch.weights else None
-        total, hits = linear_cross_entropy_and_hits(states, weights=weights)
-        return Loss({TERM: total}, {"token_accuracy": (hits, len(states.targets))})
+        total, hits = self.cross_entropy(context, states, weights)
+        return Loss({self.term: total}, {"token_accuracy": (hits, len(states.targets))})
+
+    def cross_entropy(self, context: Context, states: TargetStates, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sum over the hidden tokens, each times its weight, and how many are found."""
+        return linear_cross_entropy_and_hits(states, weights=weights)
 
 
-def _masked_rows(batch: Batch) -> TextBatch:
+def masked_states(model: PredictsTokens, context: Context) -> TargetStates:
+    """What `model` makes of the hidden tokens, each row read with its own image."""
+    masked = masked_rows(context.batch)
+    own = torch.arange(len(context.batch), device=masked.input_ids.device)
+    return model.hidden_states(context.features, masked, own)
+
+
+def masked_rows(batch: Batch) -> TextBatch:
+    """The texts with words hidden; ValueError where there are none."""
     if batch.text.masked is None:
         raise ValueError(
             "No word of this batch is hidden: masked language modelling needs the form "

@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch, TextBatch
+from vlmtrain.batch import TextBatch
 from vlmtrain.models.capabilities import MatchesPairs
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.negative_draws import BySimilarity, NegativeDraw
 from vlmtrain.objectives.negatives import NOBODY, Negatives
-
-TERM = "matching"
+from vlmtrain.objectives.single_term import SingleTerm
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def evenly_spread(total: int, num_judged: int | None) -> Tensor:
     return torch.arange(count) * total // count
 
 
-class ImageTextMatching(Objective):
+class ImageTextMatching(SingleTerm):
     """True pair or not, asked of each true pair, of its image with a wrong text and of its text with a wrong image.
 
     Wrong partners come from the whole global batch, never the true one nor one with the same words.  A sample for
@@ -66,6 +65,7 @@ class ImageTextMatching(Objective):
     """
 
     needs = MatchesPairs
+    term = "matching"
 
     def __init__(
         self,
@@ -85,18 +85,10 @@ class ImageTextMatching(Objective):
         if self.weight:
             self.negatives.require(model)
 
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return {TERM: len(batch)} if self.weight else {}
-
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         return self.negatives.survey(model, context) if self.weight else {}
 
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
+    def compute(self, model: nn.Module, context: Context) -> Loss:
         everyone = context.everyone
         text = context.batch.text if everyone is None else everyone.text
         negatives = self.negatives.draw(model, context, text)
@@ -111,7 +103,7 @@ class ImageTextMatching(Objective):
         counts = pairs.share > 0  # all but a pair that only stands in
         losses = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="none")
         hits = (((logits > 0) == is_match) & counts.to(device)).sum().float()
-        return Loss({TERM: (share * losses).sum()}, {"accuracy": (hits, int(counts.sum()))})
+        return Loss({self.term: (share * losses).sum()}, {"accuracy": (hits, int(counts.sum()))})
 
 
 def select_rows(text: TextBatch, rows: Tensor) -> TextBatch:

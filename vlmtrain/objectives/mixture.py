@@ -51,6 +51,12 @@ class Mixture(Objective):
             found |= objective.teach(model, context)
         return found
 
+    def answer(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for objective in self._items().values():
+            found |= objective.answer(model, context)
+        return found
+
     def keep(self, taught: dict[str, Tensor], step: int) -> None:
         for objective in self._items().values():
             objective.keep(taught, step)

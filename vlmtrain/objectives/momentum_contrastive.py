@@ -6,16 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.nn.soft_cross_entropy import soft_cross_entropy
+from vlmtrain.objectives.base import Context, Loss
+from vlmtrain.objectives.distillation import Distillation
 from vlmtrain.objectives.similarity import embeddings
+from vlmtrain.objectives.single_term import SingleTerm
 
-TERM = "contrastive"
 TEACHER_VISUAL, TEACHER_TEXT = "teacher_visual_embeddings", "teacher_text_embeddings"  # names in a lesson
 
 
-class MomentumContrastive(Objective):
+class MomentumContrastive(SingleTerm):
     """Each image should find its text among the teacher's texts of global batch and queue, and each text its image.
 
     The teacher is the moving average that `trainer.ema_decay` keeps, without dropout.  Nothing that is compared with
@@ -33,6 +34,7 @@ class MomentumContrastive(Objective):
     """
 
     needs = EmbedsBoth
+    term = "contrastive"
     comes_first = True  # other objectives find the embeddings made
     images: Tensor  # [queue_size, E]
     texts: Tensor
@@ -45,24 +47,16 @@ class MomentumContrastive(Objective):
         ramp_steps: int = 0,
         weight: float = 1.0,
     ) -> None:
-        super().__init__()
-        if not 0 <= distillation <= 1:
-            raise ValueError(f"distillation is {distillation}; give a share from 0 to 1 (0.4 in ALBEF and BLIP)")
-        if queue_size < 1 or ramp_steps < 0:
-            raise ValueError(f"queue_size {queue_size} must be 1 or more and ramp_steps {ramp_steps} not negative")
-        self.distillation, self.ramp_steps, self.weight = distillation, ramp_steps, weight
+        super().__init__(weight)
+        if queue_size < 1:
+            raise ValueError(f"queue_size is {queue_size}; give 1 or more, at least the global batch")
+        self.distillation = Distillation(distillation, ramp_steps)
         for name in ("images", "texts"):
             self.register_buffer(name, F.normalize(torch.randn(queue_size, width), dim=-1))
 
     @property
     def has_teacher(self) -> bool:  # type: ignore[override]
         return bool(self.weight)
-
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return {TERM: len(batch)} if self.weight else {}
 
     def teach(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         if not self.weight:
@@ -86,20 +80,14 @@ class MomentumContrastive(Objective):
         self.images.index_copy_(0, rows, taught[TEACHER_VISUAL])
         self.texts.index_copy_(0, rows, taught[TEACHER_TEXT])
 
-    def share_of_teacher(self, step: int) -> float:
-        """How much of the targets is the teacher's at `step`."""
-        return self.distillation * min(1.0, step / self.ramp_steps) if self.ramp_steps else self.distillation
-
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
+    def compute(self, model: nn.Module, context: Context) -> Loss:
         if context.lesson is None:
             raise ValueError("MomentumContrastive compares with a teacher, which only training has; measure retrieval")
         images, texts = embeddings(model, context)
         own = context.lesson.embeddings
         everyone = own if context.everyone is None else context.everyone.embeddings
         start = 0 if context.everyone is None else context.everyone.start
-        share, scale = self.share_of_teacher(context.lesson.step), cast(EmbedsBoth, model).similarity_scale()
+        share, scale = self.distillation.share_at(context.lesson.step), cast(EmbedsBoth, model).similarity_scale()
         total = scale.new_zeros(())
         metrics: dict[str, tuple[Tensor, Tensor | int]] = {}
         with torch.autocast(texts.device.type, enabled=False):  # fp32, whatever the precision
@@ -113,13 +101,4 @@ class MomentumContrastive(Objective):
                 total = total + soft_cross_entropy(logits, pair, answers, share).sum() / 2
                 in_batch = logits[:, : len(everyone[TEACHER_TEXT])]
                 metrics[name] = ((in_batch.argmax(1) == pair).sum().float(), len(logits))
-        return Loss({TERM: total}, metrics)
-
-
-def soft_cross_entropy(logits: Tensor, pair: Tensor, answers: Tensor, share: float) -> Tensor:
-    """[B] cross-entropy of `logits` [B, C] with 1 - share on `pair` [B] and `share` on the softmax of `answers`."""
-    hard = F.cross_entropy(logits, pair, reduction="none")
-    if share == 0:
-        return hard
-    soft = F.cross_entropy(logits, answers.detach().softmax(1), reduction="none")
-    return (1 - share) * hard + share * soft
+        return Loss({self.term: total}, metrics)

@@ -10,7 +10,7 @@ from vlmtrain.batch import TextBatch
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
 from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.negatives import Negatives, draw_negatives, same_text
-from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity, similarity_of_everyone
+from vlmtrain.objectives.similarity import embeddings, named_embeddings, similarity, similarity_of_everyone
 
 
 class NegativeDraw(ABC):
@@ -59,7 +59,7 @@ class BySimilarity(NegativeDraw):
     needs = EmbedsBoth
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))
+        return named_embeddings(model, context)
 
     def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
         if context.everyone is not None:

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch, TextBatch
+from vlmtrain.batch import TextBatch
 from vlmtrain.models.capabilities import MatchesPairs
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.matching import select_rows
 from vlmtrain.objectives.negative_draws import Evenly, NegativeDraw
 from vlmtrain.objectives.negatives import NOBODY
-
-TERM = "matching"
+from vlmtrain.objectives.single_term import SingleTerm
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Pairs:
     is_match: Tensor  # [B] bool
 
 
-class ReplacedPairs(Objective):
+class ReplacedPairs(SingleTerm):
     """Is this the image's text?  Of half the samples of the global batch the text is another one's.
 
     A third of the passes that ImageTextMatching takes.  A sample with whom no other differs in words keeps its text.
@@ -37,10 +36,10 @@ class ReplacedPairs(Objective):
     """
 
     needs = MatchesPairs
+    term = "matching"
 
     def __init__(self, weight: float = 1.0, negatives: NegativeDraw | None = None) -> None:
-        super().__init__()
-        self.weight = weight
+        super().__init__(weight)
         self.negatives = Evenly() if negatives is None else negatives
 
     def require(self, model: nn.Module) -> None:
@@ -48,18 +47,10 @@ class ReplacedPairs(Objective):
         if self.weight:
             self.negatives.require(model)
 
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return {TERM: len(batch)} if self.weight else {}
-
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         return self.negatives.survey(model, context) if self.weight else {}
 
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
+    def compute(self, model: nn.Module, context: Context) -> Loss:
         pairs = self.pairs(model, context)
         return self.judge(cast(MatchesPairs, model).match(context.features, pairs.text, pairs.image), pairs.is_match)
 
@@ -76,7 +67,7 @@ class ReplacedPairs(Objective):
     def judge(self, logits: Tensor, is_match: Tensor) -> Loss:
         """The loss of what a model says of `pairs`: [B], [B] bool."""
         total = F.binary_cross_entropy_with_logits(logits.float(), is_match.float(), reduction="sum")
-        return Loss({TERM: total}, {"accuracy": (((logits > 0) == is_match).sum().float(), len(logits))})
+        return Loss({self.term: total}, {"accuracy": (((logits > 0) == is_match).sum().float(), len(logits))})
 
 
 def replaced_texts(wrong: Tensor, seed: int) -> Tensor:

@@ -7,15 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlmtrain.batch import Batch
 from vlmtrain.models.capabilities import EmbedsBothWithBias
-from vlmtrain.objectives.base import Context, Everyone, Loss, Objective
-from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, similarity
+from vlmtrain.objectives.base import Context, Everyone, Loss
+from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, named_embeddings, similarity
+from vlmtrain.objectives.single_term import SingleTerm
 
-TERM = "sigmoid_contrastive"
 
-
-class SigmoidContrastive(Objective):
+class SigmoidContrastive(SingleTerm):
     """Log-likelihood of "yes" for true pairs and of "no" for all others of the global batch, summed over texts and
     averaged over images.
 
@@ -29,6 +27,7 @@ class SigmoidContrastive(Objective):
     """
 
     needs = EmbedsBothWithBias
+    term = "sigmoid_contrastive"
     comes_first = True
 
     def __init__(self, weight: float = 1.0, chunk: int = 1024) -> None:
@@ -38,27 +37,18 @@ class SigmoidContrastive(Objective):
         self.weight = weight
         self.chunk = chunk
 
-    def weights(self) -> dict[str, float]:
-        return {TERM: self.weight} if self.weight else {}
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        return {TERM: len(batch)} if self.weight else {}
-
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        if not self.weight:
-            return {}
-        return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))
+        return named_embeddings(model, context) if self.weight else {}
 
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        if not self.weight:
-            return Loss({})
+    def compute(self, model: nn.Module, context: Context) -> Loss:
         images, texts = embeddings(model, context)
         embedder = cast(EmbedsBothWithBias, model)
         scale, bias = embedder.similarity_scale(), embedder.similarity_bias()
         if context.everyone is None:
-            return Loss({TERM: self._total(images, texts, scale, bias, 0)}, self._metrics(images, texts, 0))
-        total = self._among_everyone(images, texts, scale, bias, context.everyone)
-        return Loss({TERM: total}, self._metrics(images, context.everyone.embeddings[TEXT], context.everyone.start))
+            return Loss({self.term: self._total(images, texts, scale, bias, 0)}, self._metrics(images, texts, 0))
+        everyone = context.everyone
+        total = self._among_everyone(images, texts, scale, bias, everyone)
+        return Loss({self.term: total}, self._metrics(images, everyone.embeddings[TEXT], everyone.start))
 
     def _total(self, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, start: int) -> Tensor:
         """Sum over all pairs; image b's text is number start + b."""

@@ -19,6 +19,11 @@ def embeddings(model: nn.Module, context: Context) -> tuple[Tensor, Tensor]:
     return images, texts
 
 
+def named_embeddings(model: nn.Module, context: Context) -> dict[str, Tensor]:
+    """`embeddings` for a survey."""
+    return dict(zip((VISUAL, TEXT), embeddings(model, context), strict=True))
+
+
 def similarity(images: Tensor, texts: Tensor) -> Tensor:
     """Cosine of the best query: [B, Q, E], [C, E] -> [B, C], in fp32 whatever the autocast."""
     with torch.autocast(images.device.type, enabled=False):

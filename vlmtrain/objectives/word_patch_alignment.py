@@ -46,7 +46,7 @@ class WordPatchAlignment(Objective):
     def weights(self) -> dict[str, float]:
         return self.matching.weights() | ({TERM: self.weight} if self.weight else {})
 
-    def counts(self, batch: Batch) -> dict[str, int]:
+    def counts(self, batch: Batch) -> dict[str, float]:
         return self.matching.counts(batch) | ({TERM: len(batch)} if self.weight else {})
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:

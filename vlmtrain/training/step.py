@@ -45,16 +45,16 @@ class TrainingStep(nn.Module):
         embeddings = self.objective.survey(self.model, Context(features, batch))
         return Survey(embeddings, replace(features))  # a fresh copy: what features remember is of no use with gradient
 
-    def teach(self, batch: Batch, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def teach(self, batch: Batch, weights: dict[str, Tensor], step: int) -> Lesson:
         """What the model with other `weights`, by parameter name, says of a micro-batch; its own are not touched."""
         named = {f"model.{name}": value for name, value in weights.items()}
         self.eval()
         try:
             with torch.no_grad():
-                taught: dict[str, Tensor] = functional_call(_Teacher(self.model, self.objective), named, batch)
+                embeddings, answers = functional_call(_Teacher(self.model, self.objective), named, batch)
         finally:
             self.train()  # frozen parts stay in eval mode
-        return taught
+        return Lesson(step, embeddings, answers)
 
 
 class _Teacher(nn.Module):
@@ -65,5 +65,6 @@ class _Teacher(nn.Module):
         self.model: Any = model
         self.objective = objective
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.objective.teach(self.model, Context(self.model.encode(batch.visual), batch))
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        context = Context(self.model.encode(batch.visual), batch)
+        return self.objective.teach(self.model, context), self.objective.answer(self.model, context)

@@ -125,7 +125,7 @@ class Update:
             return []
         assert self.average is not None
         with self.accelerator.autocast():
-            return [Lesson(step, self.training_step.teach(batch, self.average.averages)) for batch in micro_batches]
+            return [self.training_step.teach(batch, self.average.averages, step) for batch in micro_batches]
 
     def _keep(self, lessons: list[Lesson], everyone: Everyone | None, step: int) -> None:
         """Hand the objective what the teacher said of the global batch."""
