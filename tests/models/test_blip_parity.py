@@ -23,11 +23,11 @@ Pairs = list[tuple[Tensor, list[Tensor]]]
 
 
 @pytest.fixture
-def ours(byte_tokenizer: str) -> MixedEncoderDecoder:
+def ours(masking_tokenizer: str) -> MixedEncoderDecoder:
     torch.manual_seed(0)
     encoder = VisionTransformer(32, 8, ENCODER, 2, 4)
     text = partial(MixedText, width=WIDTH, depth=DEPTH, num_heads=HEADS)
-    model = MixedEncoderDecoder(encoder, text, byte_tokenizer, embedding_width=EMBEDDING, max_tokens=60).eval()
+    model = MixedEncoderDecoder(encoder, text, masking_tokenizer, embedding_width=EMBEDDING, max_tokens=60).eval()
     for parameter in model.parameters():
         if parameter.ndim:
             nn.init.normal_(parameter, std=0.2)

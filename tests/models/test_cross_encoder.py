@@ -28,17 +28,6 @@ SPLIT = partial(SplitText, width=WIDTH, text_depth=2, fusion_depth=2, num_heads=
 MIXED = partial(MixedText, width=WIDTH, depth=3, num_heads=HEADS)
 
 
-@pytest.fixture(scope="module")
-def byte_tokenizer(byte_tokenizer: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The one that all tests share, with a mask token."""
-    from transformers import AutoTokenizer
-
-    folder, tokenizer = tmp_path_factory.mktemp("masking"), AutoTokenizer.from_pretrained(byte_tokenizer)
-    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 def loud(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         if parameter.ndim:
@@ -207,9 +196,9 @@ def test_padding_and_company_change_nothing(kind: Callable[..., GroundedText], l
 
 @settings(max_examples=10, deadline=None)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=3))
-def test_writing_with_a_memory_is_writing_without_one(byte_tokenizer: str, lengths: list[int]) -> None:
+def test_writing_with_a_memory_is_writing_without_one(masking_tokenizer: str, lengths: list[int]) -> None:
     """Prompts of different length, padded on the left, continued one token at a time."""
-    model = make(MixedEncoderDecoder, MIXED, byte_tokenizer)
+    model = make(MixedEncoderDecoder, MIXED, masking_tokenizer)
     assert isinstance(model, MixedEncoderDecoder)
     samples = [[Visual(), Text("abcde"[:length], supervised=False)] for length in lengths]
     text, features = (
@@ -230,8 +219,8 @@ def test_writing_with_a_memory_is_writing_without_one(byte_tokenizer: str, lengt
             ids = torch.cat([ids, torch.tensor([token])])
 
 
-def test_a_split_text_embeds_and_matches_and_fills_in_and_writes_nothing(byte_tokenizer: str) -> None:
-    model = make(CrossEncoder, SPLIT, byte_tokenizer)
+def test_a_split_text_embeds_and_matches_and_fills_in_and_writes_nothing(masking_tokenizer: str) -> None:
+    model = make(CrossEncoder, SPLIT, masking_tokenizer)
     assert isinstance(model, EmbedsBoth) and isinstance(model, MatchesPairs) and not isinstance(model, WritesText)
     assert isinstance(model, PredictsTokens)
     text, features = captions(model, "a red circle", "blue", "what"), model.encode(images(3))
@@ -243,10 +232,10 @@ def test_a_split_text_embeds_and_matches_and_fills_in_and_writes_nothing(byte_to
 
 @pytest.mark.parametrize(("kind", "text"), [(CrossEncoder, SPLIT), (MixedEncoderDecoder, MIXED)])
 def test_a_batch_of_one_works_in_a_single_process(
-    kind: type[CrossEncoder], text: Callable[..., GroundedText], byte_tokenizer: str
+    kind: type[CrossEncoder], text: Callable[..., GroundedText], masking_tokenizer: str
 ) -> None:
     """LAVIS squeezes the batch away and asks for a rank."""
-    model = make(kind, text, byte_tokenizer)
+    model = make(kind, text, masking_tokenizer)
     features, row = model.encode(images(1)), captions(model, "red")
     assert model.match(features, row, torch.tensor([0])).shape == (1,)
     assert model.embed_visual(features).shape == (1, 1, 8) and model.embed_text(row).shape == (1, 8)
@@ -254,10 +243,10 @@ def test_a_batch_of_one_works_in_a_single_process(
 
 @pytest.mark.parametrize(("kind", "text"), [(CrossEncoder, SPLIT), (MixedEncoderDecoder, MIXED)])
 def test_hidden_words_are_read_with_the_image_of_their_row(
-    kind: type[CrossEncoder], text: Callable[..., GroundedText], byte_tokenizer: str
+    kind: type[CrossEncoder], text: Callable[..., GroundedText], masking_tokenizer: str
 ) -> None:
     """Row by row, in the order of the targets; another image gives other states to its own rows only."""
-    model = make(kind, text, byte_tokenizer)
+    model = make(kind, text, masking_tokenizer)
     layout = model.layout()
     assert isinstance(layout, MaskedPairLayout)
     whole, features = captions(model, "a red circle", "blue"), model.encode(images(2))
@@ -268,22 +257,22 @@ def test_hidden_words_are_read_with_the_image_of_their_row(
     assert one.head(one.states).shape == (3, model.text.words.num_embeddings)
 
 
-def test_the_three_modes_begin_with_tokens_of_their_own(byte_tokenizer: str) -> None:
-    model = make(MixedEncoderDecoder, MIXED, byte_tokenizer)
+def test_the_three_modes_begin_with_tokens_of_their_own(masking_tokenizer: str) -> None:
+    model = make(MixedEncoderDecoder, MIXED, masking_tokenizer)
     assert isinstance(model, MixedEncoderDecoder)
     starts = {int(model.tokenizer.cls_token_id), model.encoder_start, model.decoder_start}
     assert len(starts) == 3 and max(starts) < model.text.words.num_embeddings
     assert {"[DEC]", "[ENC]"} == {model.tokenizer.convert_ids_to_tokens(token) for token in starts} - {"[CLS]"}
 
 
-def test_what_does_not_fit_is_told(byte_tokenizer: str) -> None:
-    model = make(CrossEncoder, SPLIT, byte_tokenizer)
+def test_what_does_not_fit_is_told(masking_tokenizer: str) -> None:
+    model = make(CrossEncoder, SPLIT, masking_tokenizer)
     with pytest.raises(ValueError, match="CrossEncoder takes one image of one tile per sample"):
         model.encode(VisualBatch(images(2).pixels, [1, 1], [2]))
     with pytest.raises(ValueError, match="at least one layer each"):
         SplitText(WIDTH, 0, 2, HEADS, ENCODER, VOCABULARY)
     with pytest.raises(ValueError, match=r"vocab_size is 7, but tokenizer .* has"):
-        CrossEncoder(VisionTransformer(16, 8, ENCODER, 2, 2), SPLIT, byte_tokenizer, vocab_size=7)
+        CrossEncoder(VisionTransformer(16, 8, ENCODER, 2, 2), SPLIT, masking_tokenizer, vocab_size=7)
 
 
 @pytest.mark.parametrize("kind", [SPLIT, MIXED], ids=["split", "mixed"])
