@@ -7,7 +7,7 @@ import torch
 from training_toy import build_trainer, join, read_lines, run, start
 
 from vlmtrain.config.cross_checks import check_across
-from vlmtrain.config.schema import StageConfig, list_keys
+from vlmtrain.config.schema import LauncherConfig, StageConfig, list_keys, make_defaults
 from vlmtrain.config.typed_values import check_value
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import weights_hash
@@ -143,7 +143,14 @@ def config(trainable: dict[str, object]) -> dict[str, object]:
         "start_from": {},
     }
     processes = {"num_processes": 1, "strategy": "single"}
-    return {"stages": {"one": stage}, "distributed": processes, "init_from": None, "run_stages": None}
+    launcher = make_defaults(LauncherConfig)
+    return {
+        "stages": {"one": stage},
+        "distributed": processes,
+        "launcher": launcher,
+        "init_from": None,
+        "run_stages": None,
+    }
 
 
 @pytest.mark.parametrize(
