@@ -3,9 +3,10 @@
     scripts/local_slurm.sh up /tmp/slurm && export SLURM_CONF=/tmp/slurm/slurm.conf
     python scripts/slurm_test.py --limits 3 -- +experiment=blip2_opt trainer.max_steps=60 ...
 
-Two nodes of two tasks each.  The job is submitted once with a time limit of one minute; at every limit it saves, goes
-back into the queue and goes on in the same run folder.  It passes if it was requeued `--limits` times at least, came to
-its end, and every tensor, the sample log and metrics.jsonl equal those of the same run on four local processes.
+Two nodes of two tasks each.  The job is submitted once, with a time limit of two minutes; a minute before it the job
+saves, goes back into the queue and goes on in the same run folder.  It passes if it was requeued `--limits` times at
+least, came to its end, and every tensor, the sample log and metrics.jsonl equal those of the same run on four local
+processes.
 """
 
 import argparse
@@ -25,6 +26,7 @@ POLL_SECONDS = 2.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limits", type=int, default=3, help="time limits that it has to live through")
+    parser.add_argument("--minutes", type=int, default=2, help="the time limit")
     parser.add_argument("--patience", type=float, default=1800.0, help="seconds until it counts as stuck")
     parser.add_argument("--folder", type=Path, default=Path("runs/slurm_test"))
     parser.add_argument("overrides", nargs="+", help="after --: what stands behind `vlmtrain`")
@@ -34,7 +36,7 @@ def main() -> int:
     reference, folder = home / "reference", home / "slurm"
     subprocess.run(_command([*shared, "distributed.num_processes=4", f"run_dir={reference}"]), check=True)
     launcher = ["launcher=slurm", "launcher.nodes=2", "launcher.tasks_per_node=2", "launcher.gpus_per_node=0"]
-    launcher += ["launcher.cpus_per_task=1", "launcher.time=1", "launcher.seconds_to_save=30"]
+    launcher += ["launcher.cpus_per_task=1", f"launcher.time={arguments.minutes}", "launcher.seconds_to_save=60"]
     begun = time.monotonic()
     subprocess.run(_command([*shared, *launcher, f"run_dir={folder}"]), check=True)
     submitting = time.monotonic() - begun

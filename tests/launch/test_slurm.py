@@ -191,6 +191,7 @@ def test_a_task_becomes_the_rank_that_slurm_says(
         return ended_with
 
     monkeypatch.setattr(slurm_rank, "run_rank", train)
+    monkeypatch.setattr(slurm_rank, "remember_early_signals", lambda: None)
     assert slurm_rank.main(["run"]) == code
     assert locked == [rank == "0"]
     assert {ours: os.environ[ours] for ours in slurm_rank.FROM_SLURM} == {

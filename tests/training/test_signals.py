@@ -98,3 +98,17 @@ def test_forked_workers_ignore_the_signal() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(7 if signals.requested is None else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_signal_during_the_imports_is_obeyed_by_the_next_block_and_by_that_alone() -> None:
+    code = (
+        "import os, signal\n"
+        "from vlmtrain.training.signals import Signals, remember_early_signals\n"
+        "remember_early_signals()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "for _ in range(2):\n"
+        "    with Signals() as signals:\n"
+        "        print(signals.requested)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(int(signal.SIGUSR1)), "None"]

@@ -89,7 +89,9 @@ class LauncherConfig:
     tasks_per_node: int = option(1, "processes on each, one per GPU", low=1, also=("ntasks_per_node",))
     gpus_per_node: int | None = option(None, "GPUs on each; null: as many as tasks, 0: none", low=0)
     cpus_per_task: int = option(8, "cores of each process, its loader workers' among them", low=1)
-    time: str | None = option(None, "time limit, such as 24:00:00; null: the partition's", also=("timeout", "walltime"))
+    time: int | str | None = option(
+        None, "time limit: minutes, or 24:00:00; null: the partition's", also=("timeout", "walltime")
+    )
     partition: str | None = option(None, "SLURM's partition; null: its default")
     account: str | None = option(None, "who pays")
     qos: str | None = option(None, "quality of service")

@@ -8,6 +8,7 @@ from vlmtrain.launch.rank import run_rank
 from vlmtrain.launch.run_folder import is_finished
 from vlmtrain.launch.slurm_script import PREEMPTED
 from vlmtrain.training.run_lock import RunLock
+from vlmtrain.training.signals import remember_early_signals
 
 FROM_SLURM = {
     "RANK": "SLURM_PROCID",
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = [theirs for theirs in FROM_SLURM.values() if theirs not in os.environ]
     if missing:
         raise ValueError(f"{', '.join(missing)} not set: this is what srun starts; submit with launcher=slurm")
+    remember_early_signals()
     os.environ.update({ours: os.environ[theirs] for ours, theirs in FROM_SLURM.items()})
     if is_finished(folder):
         return 0

@@ -11,6 +11,16 @@ logger = logging.getLogger(__name__)
 
 CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 IMPATIENCE_SECONDS = 10.0
+_early: list[int] = []
+
+
+def remember_early_signals() -> None:
+    """From now on SIGTERM and SIGUSR1 wait for the next `Signals` block, which begins as one that was asked to end.
+
+    For processes that a scheduler may signal while they still import: by default such a signal kills.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda received, frame: _early.append(received))
 
 
 class Signals:
@@ -28,6 +38,9 @@ class Signals:
     def __enter__(self) -> Self:
         self._owner = os.getpid()
         self._previous = {number: signal.signal(number, self._handle) for number in CAUGHT}
+        if _early:
+            self.requested, self._time = _early.pop(), time.monotonic()
+            _early.clear()
         return self
 
     def __exit__(self, *raised: object) -> None:
