@@ -16,6 +16,7 @@ from vlmtrain.tracking.jsonl import read_rows
 from vlmtrain.training.run_lock import who_holds
 
 FOLLOW_SECONDS = 0.5
+UNCUT = 400  # columns of a table that goes into a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ def show_status(folders: list[str]) -> int:
     if not found:
         where = ", ".join(folders) or f"{RUNS}/"
         raise ValueError(f"there is no run in {where}; a run is a folder with {CONFIG_FILE}")
-    table = Table("run", "experiment", "state", "progress", "job", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "experiment", "state", "progress", "job"):
+        table.add_column(heading, no_wrap=True)
     for standing in standings(found):
-        table.add_row(str(standing.folder), standing.experiment, standing.state, standing.progress, standing.job)
-    Console(soft_wrap=True).print(table)
+        here = Path.cwd()
+        place = standing.folder.relative_to(here) if standing.folder.is_relative_to(here) else standing.folder
+        table.add_row(str(place), standing.experiment, standing.state, standing.progress, standing.job)
+    Console(width=None if sys.stdout.isatty() else UNCUT).print(table)
     return 0
 
 
