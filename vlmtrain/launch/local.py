@@ -1,7 +1,6 @@
 """Starts a run on this machine, or joins one as a rank when torchrun has started us."""
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from vlmtrain.config.stored import CONFIG_FILE, find_differences, read_config
 from vlmtrain.launch.processes import run_processes
 from vlmtrain.launch.rank import run_rank
-from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, open_folder
+from vlmtrain.launch.run_folder import choose_folder, has_work, open_folder
 from vlmtrain.training.run_lock import RunLock
 
 PATIENCE_SECONDS = 120.0
@@ -20,11 +19,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
     if world_size() > 1:
         return _join(config, start_fresh, with_traceback)
     choice = choose_folder(config, start_fresh)
-    if start_fresh and config["run_dir"] is not None:
-        _move_aside(choice.folder)
-    _say(choice.note)
-    if is_finished(choice.folder):
-        _say(f"nothing left to do; its result is in {choice.folder / 'summary.json'}; --fresh starts over")
+    if not has_work(choice, config, start_fresh):
         return 0
     with RunLock(choice.folder):
         open_folder(choice, config)
@@ -55,13 +50,6 @@ def _join(config: dict[str, Any], start_fresh: bool, with_traceback: bool) -> in
     return run_rank(folder, with_traceback)
 
 
-def _move_aside(folder: Path) -> None:
-    if folder.exists():
-        with RunLock(folder):
-            aside = move_aside(folder)
-        _say(f"the old run is now in {aside}")
-
-
 def _wait_for(folder: Path, config: dict[str, Any]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (folder / CONFIG_FILE).is_file():
@@ -71,8 +59,3 @@ def _wait_for(folder: Path, config: dict[str, Any]) -> None:
     differences = find_differences(read_config(folder), config)
     if differences:
         raise ValueError(f"{folder} holds another configuration than this rank was given: {differences[0]}")
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"vlmtrain: {line}\n")

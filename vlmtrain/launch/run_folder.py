@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmtrain.config.stored import CONFIG_FILE, find_differences, hash_config, read_config, write_config
+from vlmtrain.training.run_lock import RunLock
 
 RUNS = Path("runs")
 FINISHED_FILE, DONE = "summary.json", "done"
@@ -43,6 +45,25 @@ def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` has come to its end."""
     file = folder / FINISHED_FILE
     return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("state", DONE) == DONE
+
+
+def has_work(choice: Choice, config: dict[str, Any], start_fresh: bool) -> bool:
+    """Moves an old run out of the way where one starts over, tells what is about to happen, and whether anything is."""
+    if start_fresh and config["run_dir"] is not None and choice.folder.exists():
+        with RunLock(choice.folder):
+            aside = move_aside(choice.folder)
+        say(f"the old run is now in {aside}")
+    say(choice.note)
+    if is_finished(choice.folder):
+        say(f"nothing left to do; its result is in {choice.folder / FINISHED_FILE}; --fresh starts over")
+        return False
+    return True
+
+
+def say(line: str) -> None:
+    """A line on stderr; of several processes the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"vlmtrain: {line}\n")
 
 
 def open_folder(choice: Choice, config: dict[str, Any]) -> None:

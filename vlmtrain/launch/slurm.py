@@ -3,13 +3,12 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from vlmtrain.launch.run_folder import choose_folder, is_finished, move_aside, open_folder
+from vlmtrain.launch.run_folder import choose_folder, has_work, open_folder, say
 from vlmtrain.launch.slurm_script import write_script
-from vlmtrain.training.run_lock import RunLock, who_holds
+from vlmtrain.training.run_lock import who_holds
 
 SCRIPT, JOB = "job.sbatch", "job.json"
 GONE = ("", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED")
@@ -29,23 +28,17 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
         raise ValueError(f"{folder} is job {job} already ({state}); scancel {job} ends it.")
     if holder := who_holds(folder):
         raise ValueError(f"{folder} is in use by {holder}; wait for it, or give another folder with run_dir=")
-    if start_fresh and config["run_dir"] is not None and folder.exists():
-        with RunLock(folder):
-            aside = move_aside(folder)
-        _say(f"the old run is now in {aside}")
-    _say(choice.note)
-    if is_finished(folder):
-        _say(f"nothing left to do; its result is in {folder / 'summary.json'}; --fresh starts over")
+    if not has_work(choice, config, start_fresh):
         return 0
     open_folder(choice, config)
     script = folder / SCRIPT
     script.write_text(write_script(config, folder, Path.cwd()), encoding="utf-8")
     if config["launcher"]["dry_run"]:
-        _say(f"written, not submitted: sbatch {script}")
+        say(f"written, not submitted: sbatch {script}")
         return 0
     job = _submit(script)
     (folder / JOB).write_text(json.dumps({"job": job}) + "\n", encoding="utf-8")
-    _say(f"job {job} in the queue; vlmtrain status, vlmtrain logs {choice.folder} -f")
+    say(f"job {job} in the queue; vlmtrain status, vlmtrain logs {choice.folder} -f")
     return 0
 
 
@@ -74,7 +67,3 @@ def _submit(script: Path) -> str:
         told = done.stderr.strip() or "no reason given"
         raise ValueError(f"sbatch refused {script}: {told}. Change launcher.* and type the command again.")
     return done.stdout.strip().split(";")[0]
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"vlmtrain: {line}\n")

@@ -15,7 +15,7 @@ from vlmtrain.launch.slurm import GONE, job_states, read_job
 from vlmtrain.tracking.jsonl import read_rows
 from vlmtrain.training.run_lock import who_holds
 
-FOLLOW_SECONDS = 0.5
+FOLLOW_SECONDS = 5.0  # each look asks SLURM's controller, which serves the whole cluster
 UNCUT = 400  # columns of a table that goes into a file or a pipe
 
 
@@ -65,10 +65,11 @@ def show_logs(words: list[str], follow: bool) -> int:
     while True:
         over = not follow or standings([folder.resolve()])[0].state in ("done", "stopped")
         for file in sorted((folder / "logs").glob("*.log"), key=lambda each: each.stat().st_mtime):
-            content = file.read_bytes()
-            sys.stdout.write(content[shown.get(file, 0) :].decode("utf-8", errors="replace"))
+            with file.open("rb") as log:
+                log.seek(shown.get(file, 0))
+                sys.stdout.write(log.read().decode("utf-8", errors="replace"))
+                shown[file] = log.tell()
             sys.stdout.flush()
-            shown[file] = len(content)
         if over:
             break
         time.sleep(FOLLOW_SECONDS)
