@@ -5,7 +5,7 @@ import torch
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel
-from vlmtrain.language_models.probes import ATTEMPT_FAILED
+from vlmtrain.language_models.probes import ATTEMPT_FAILED, random_tokens
 from vlmtrain.language_models.rows import PackedSamples
 from vlmtrain.nn.pretrained import builds_without_weights
 
@@ -34,11 +34,8 @@ def with_packing(language_model: LanguageModel, row_length: int = 0) -> Language
 @torch.no_grad()
 def _check(language_model: PretrainedLanguageModel, packed: PackedSamples) -> None:
     plain, was_training = language_model.rows, language_model.training
-    generator = torch.Generator().manual_seed(0)
-    weight = language_model.model.get_input_embeddings().weight
-    longest = max(_LENGTHS)
-    ids = torch.randint(0, len(weight), (len(_LENGTHS), longest), generator=generator).to(weight.device)
-    mask = torch.stack([torch.arange(longest) < length for length in _LENGTHS]).to(weight.device)
+    ids = random_tokens(language_model.model, len(_LENGTHS), max(_LENGTHS))
+    mask = torch.stack([torch.arange(ids.shape[1]) < length for length in _LENGTHS]).to(ids.device)
     targets = ids.masked_fill(~mask, IGNORED_TARGET)
     embeddings = language_model.embed(ids)
     language_model.eval()
@@ -46,7 +43,9 @@ def _check(language_model: PretrainedLanguageModel, packed: PackedSamples) -> No
         wanted = language_model.states(embeddings, mask, targets)[mask].float()
         language_model.rows = packed
         gap = (language_model.states(embeddings, mask, targets)[mask].float() - wanted).abs().max() / wanted.abs().max()
-        fault = "" if gap <= (1e-4 if weight.dtype == torch.float32 else 5e-2) else f"states are off by {gap:.1%}"
+        fault = (
+            "" if gap <= (1e-4 if language_model.dtype == torch.float32 else 5e-2) else f"states are off by {gap:.1%}"
+        )
     except ATTEMPT_FAILED as error:
         fault = f"it fails ({error})"
     finally:
