@@ -15,9 +15,10 @@ from vlmtrain.encoders.hugging_face_loading import (
     read_layers,
 )
 from vlmtrain.encoders.taps import Tap
+from vlmtrain.nn.checkpointing import Checkpointable
 
 
-class HuggingFaceEncoder(VisionEncoder):
+class HuggingFaceEncoder(Checkpointable, VisionEncoder):
     """A vision transformer by folder or hub name; of a two-tower model such as CLIP, the vision tower.
 
     Args:
@@ -53,7 +54,6 @@ class HuggingFaceEncoder(VisionEncoder):
         self.keep_class_token = keep_class_token
         self.image_size = image_size or config.image_size
         self._resizes = self.image_size != config.image_size
-        self._checkpoints = False
         self._num_registers = getattr(config, "num_register_tokens", 0)
         self._has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name in self.model.state_dict())
         if keep_class_token and not self._has_class_token:
@@ -67,13 +67,9 @@ class HuggingFaceEncoder(VisionEncoder):
             raise ValueError(f"norms_end needs tap=-1, not {tap}, and a model with post_layernorm such as CLIP's.")
         self._norms_end = norms_end
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass, also where the encoder is frozen."""
-        self._checkpoints = True
-
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         options = {"interpolate_pos_encoding": True} if self._resizes else {}
-        tokens = read_layers(self.model, self.taps, self._checkpoints, {"pixel_values": pixels, **options})
+        tokens = read_layers(self.model, self.taps, self.is_checkpointed, {"pixel_values": pixels, **options})
         if self._norms_end:
             tokens = self.model.post_layernorm(tokens)
         if tokens.shape[1] != self._num_tokens and not self.training:  # in training, some may be left out

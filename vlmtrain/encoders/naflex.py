@@ -16,10 +16,11 @@ from vlmtrain.encoders.hugging_face_loading import (
     read_layers,
 )
 from vlmtrain.encoders.taps import Tap
+from vlmtrain.nn.checkpointing import Checkpointable
 from vlmtrain.nn.tile_sizes import WholePatches, naflex_grid
 
 
-class NaFlexEncoder(FlexibleEncoder):
+class NaFlexEncoder(Checkpointable, FlexibleEncoder):
     """Positions are interpolated to the grid of each tile.
 
     Args:
@@ -52,11 +53,6 @@ class NaFlexEncoder(FlexibleEncoder):
         self.image_size = self.patch_size * math.isqrt(max_patches)
         self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
-        self._checkpoints = False
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass, also where the encoder is frozen."""
-        self._checkpoints = True
 
     def tile_sizes(self) -> WholePatches:
         return WholePatches(self.patch_size, self.patches_per_tile, naflex_grid)
@@ -69,4 +65,4 @@ class NaFlexEncoder(FlexibleEncoder):
                 cut.grids, device="cpu"
             ),  # read as numbers: on a device it would be waited for
         }
-        return read_layers(self.model, self.taps, self._checkpoints, inputs)
+        return read_layers(self.model, self.taps, self.is_checkpointed, inputs)

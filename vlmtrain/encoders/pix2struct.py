@@ -10,13 +10,14 @@ from transformers import Pix2StructForConditionalGeneration, Pix2StructVisionMod
 from vlmtrain.encoders.flexible import CutPatches, FlexibleEncoder
 from vlmtrain.encoders.hugging_face_loading import cut_to, find_vision_config, read_layers
 from vlmtrain.encoders.taps import Tap
+from vlmtrain.nn.checkpointing import Checkpointable
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.tile_sizes import WholePatches, pix2struct_grid
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
-class Pix2StructEncoder(FlexibleEncoder):
+class Pix2StructEncoder(Checkpointable, FlexibleEncoder):
     """A vision transformer over patches of any grid, each told its row and column.
 
     Every tile is normalised by its own mean and deviation, padding left out.
@@ -51,11 +52,6 @@ class Pix2StructEncoder(FlexibleEncoder):
         self.image_size = self.patch_size * math.isqrt(max_patches)
         self.taps = cut_to(tap, self.model)
         self.width = config.hidden_size * len(self.taps.layers)
-        self._checkpoints = False
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass, also where the encoder is frozen."""
-        self._checkpoints = True
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Not yet: what is padding is known only when the patches are cut."""
@@ -68,7 +64,7 @@ class Pix2StructEncoder(FlexibleEncoder):
         ids = torch.stack([cut.rows, cut.columns], dim=-1) + 1  # 0 stands for padding
         values = torch.cat([ids.float(), standardised(cut)], dim=-1) * cut.mask.unsqueeze(-1)
         inputs = {"flattened_patches": values, "attention_mask": cut.mask}
-        return read_layers(self.model, self.taps, self._checkpoints, inputs)
+        return read_layers(self.model, self.taps, self.is_checkpointed, inputs)
 
 
 def standardised(cut: CutPatches) -> Tensor:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.encoders.taps import Tap, choose_taps
 from vlmtrain.encoders.vit_positions import Grid, Learned1D, Positions
+from vlmtrain.nn.checkpointing import Checkpointable
 from vlmtrain.nn.initial_std import initial_std
 
 HALF = (0.5, 0.5, 0.5)  # pixels go to [-1, 1], as in ViT
@@ -59,7 +60,7 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
 
-class VisionTransformer(VisionEncoder):
+class VisionTransformer(Checkpointable, VisionEncoder):
     """Patches of `patch_size` pixels, a class token at index 0, and `depth` blocks.
 
     `tap` chooses the layer whose output is given: -1 the last one, after the final norm; -2 the one before it, without
@@ -95,7 +96,6 @@ class VisionTransformer(VisionEncoder):
         self.positions = positions(grid, width, depth, num_heads)
         self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(self.taps.num_blocks))
         self.norm = nn.LayerNorm(width, eps=1e-6) if self.taps.reads_end else nn.Identity()
-        self._checkpoints = False
         self.initialise()
 
     def make_patch_projection(self, patch_size: int, width: int) -> nn.Module:
@@ -119,10 +119,6 @@ class VisionTransformer(VisionEncoder):
         self.image_size = image_size
         self.patches_per_tile = side**2 + int(self.keep_class_token)
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass; also in eval mode, there is no dropout."""
-        self._checkpoints = True
-
     def embed_patches(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """Normalised pixels [N, 3, H, W] -> tokens [N, 1 + P, W] as the first block reads them, and the patch grid."""
         projected = self.patch_projection(pixels)
@@ -133,7 +129,7 @@ class VisionTransformer(VisionEncoder):
 
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         x, grid = self.embed_patches(pixels)
-        checkpoints = self._checkpoints and torch.is_grad_enabled()
+        checkpoints = self.is_checkpointed and torch.is_grad_enabled()
         states = {}
         for layer, block in enumerate(self.blocks):
             bias = self.positions.attention_bias(layer, grid)

@@ -15,7 +15,7 @@ from vlmtrain.fusions.gated_block import GatedBlock
 from vlmtrain.fusions.visual_memory import VisualMemory, visual_memory
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.nn.autocast import in_own_precision
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 from vlmtrain.nn.cross_attention import Remembered
 
 
@@ -28,7 +28,7 @@ class Reading:
     remembered: dict[str, Remembered] = field(default_factory=dict)  # per block, from the first pass of a generation
 
 
-class GatedCrossAttention(BeforeLayersFusion[Reading]):
+class GatedCrossAttention(Checkpointable, BeforeLayersFusion[Reading]):
     """A gated block before every n-th layer; each position reads the last item at or before it, and nothing else.
 
     With n = 4 the blocks stand before layers 3, 7, 11... counted from 0, as in OpenFlamingo and Llama-3.2-Vision;
@@ -52,7 +52,6 @@ class GatedCrossAttention(BeforeLayersFusion[Reading]):
         self.make_block = partial(block, width=language_width)
         self.blocks = nn.ModuleDict()
         self.placeholder_offset = nn.Parameter(torch.zeros(language_width))
-        self._checkpoints = False
 
     def install(self, language_model: LanguageModel) -> None:
         depth = len(language_model.input_layers)
@@ -94,13 +93,9 @@ class GatedCrossAttention(BeforeLayersFusion[Reading]):
         with (
             state.autocast(),
             in_own_precision(hidden.device, self.placeholder_offset.dtype),
-            checkpointed([block], self._checkpoints),
+            checkpointed([block], self.is_checkpointed),
         ):
             x, remembered = block(x, memory.tokens, visible, state.remembered.get(name))
         if not torch.is_grad_enabled():
             state.remembered[name] = remembered
         return rearrange(x, "b (beams t) d -> (b beams) t d", t=hidden.shape[1])
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass."""
-        self._checkpoints = True

@@ -16,7 +16,7 @@ from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.nn.autocast import in_own_precision
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 from vlmtrain.nn.pooling import LastPosition, Pooling
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
@@ -24,7 +24,7 @@ from vlmtrain.nn.residual_blocks import residual_blocks
 NOT_READ = ("pooler", "head")  # behind the states: the dual encoder pools and projects itself
 
 
-class HuggingFaceTextEncoder(TextEncoder):
+class HuggingFaceTextEncoder(Checkpointable, TextEncoder):
     """A text transformer by folder or hub name; of a two-tower model such as CLIP, the text tower.
 
     Args:
@@ -66,7 +66,6 @@ class HuggingFaceTextEncoder(TextEncoder):
         self.max_tokens = max_tokens
         self.pooling = pooling(self.width, max_tokens)
         self._layout = layout
-        self._checkpoints = False
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and max_tokens > longest:
             raise ValueError(
@@ -83,7 +82,7 @@ class HuggingFaceTextEncoder(TextEncoder):
         """[B, T] -> [B, T, W]"""
         dtype = next(self.model.parameters()).dtype
         with (
-            checkpointed(residual_blocks(self.model), self._checkpoints),
+            checkpointed(residual_blocks(self.model), self.is_checkpointed),
             in_own_precision(text.input_ids.device, dtype),
         ):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
@@ -92,10 +91,6 @@ class HuggingFaceTextEncoder(TextEncoder):
     def word_table(self) -> nn.Embedding:
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass."""
-        self._checkpoints = True
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a Hugging Face folder with its tokenizer."""

@@ -15,11 +15,12 @@ from vlmtrain.language_models.tokenizers import check_vocabulary, load_tokenizer
 from vlmtrain.layouts.causal import CausalLayout
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
 from vlmtrain.nn.autocast import in_own_precision
+from vlmtrain.nn.checkpointing import Checkpointable
 from vlmtrain.nn.pretrained import builds_without_weights
 from vlmtrain.nn.shared_rows import SharedRows
 
 
-class PretrainedLanguageModel(LanguageModel):
+class PretrainedLanguageModel(Checkpointable, LanguageModel):
     """A model of transformers, reading embeddings.  A subclass says what its states are and which head reads them."""
 
     model: PreTrainedModel
@@ -36,7 +37,6 @@ class PretrainedLanguageModel(LanguageModel):
         """Hold `model`; ValueError where the layout's tokenizer is not the one that it was trained with."""
         self.model = model
         self.width = model.get_input_embeddings().embedding_dim
-        self.is_checkpointed = False
         self.rows: Rows = RowPerSample()
         self._layout = layout
         if layout is not None:
@@ -79,10 +79,6 @@ class PretrainedLanguageModel(LanguageModel):
     def generating(self) -> AbstractContextManager[None]:
         """What has to be in force while transformers' `generate` runs."""
         return nullcontext()
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass, also where the model is frozen."""
-        self.is_checkpointed = True
 
     @property
     def shared_rows(self) -> SharedRows | None:

@@ -11,7 +11,7 @@ from vlmtrain.batch import TextBatch
 from vlmtrain.language_models.tokenizers import load_tokenizer
 from vlmtrain.layout import Layout
 from vlmtrain.layouts.pair import PairLayout
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 from vlmtrain.nn.initial_std import initial_std
 from vlmtrain.nn.pooling import ClassToken, Pooling
 from vlmtrain.nn.pretrained import is_local
@@ -37,7 +37,7 @@ class TextEncoder(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} shows no word_table; take a text encoder that does, or write one.")
 
 
-class BertTextEncoder(TextEncoder):
+class BertTextEncoder(Checkpointable, TextEncoder):
     """BERT, pooled at its class token by default.
 
     Its folder is a plain Hugging Face BERT, which a Q-Former can start from.
@@ -59,7 +59,6 @@ class BertTextEncoder(TextEncoder):
         self.pooling = pooling()
         self.tokenizer = load_tokenizer(tokenizer)
         self.max_tokens = max_tokens
-        self._checkpoints = False
         if source is not None:
             if width or depth or num_heads:
                 raise ValueError("source and width, depth, num_heads exclude each other: the source has its own sizes.")
@@ -94,17 +93,13 @@ class BertTextEncoder(TextEncoder):
         return PairLayout(self.tokenizer, self.max_tokens)
 
     def forward(self, text: TextBatch) -> Tensor:
-        with checkpointed(residual_blocks(self.model), self._checkpoints):
+        with checkpointed(residual_blocks(self.model), self.is_checkpointed):
             output = self.model(input_ids=text.input_ids, attention_mask=text.attention_mask.long())
         return self.pooling(output.last_hidden_state, text.attention_mask)
 
     def word_table(self) -> nn.Embedding:
         table: nn.Embedding = self.model.get_input_embeddings()
         return table
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass."""
-        self._checkpoints = True
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a Hugging Face BERT folder with its tokenizer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class JointStates:
     image: Tensor  # [R, P, D]
 
 
-class SingleStream(nn.Module, ABC):
+class SingleStream(Checkpointable, nn.Module, ABC):
     """Text and image as one sequence.  Its order is known to `forward` and to nothing else.
 
     A subclass sets `width`, `layer_norm_eps`, `words` (the embedding that also predicts words) and `blocks`.
@@ -28,7 +28,6 @@ class SingleStream(nn.Module, ABC):
     words: nn.Embedding
     blocks: nn.ModuleList
     source: str = "random"  # name or folder of the pretrained weights
-    _checkpoints: bool = False
 
     @abstractmethod
     def embed_text(self, input_ids: Tensor) -> Tensor:
@@ -48,14 +47,10 @@ class SingleStream(nn.Module, ABC):
         """Row r reads `patches[r]`."""
         visible = attention_mask.new_ones(patches.shape[:2]) if patch_mask is None else patch_mask
         x = torch.cat([self.embed_text(input_ids), self.embed_image(patches)], dim=1)
-        with checkpointed(self.blocks, self._checkpoints):
+        with checkpointed(self.blocks, self.is_checkpointed):
             x = self.run(x, torch.cat([attention_mask, visible], dim=1))
         text, image = x.split([input_ids.shape[1], patches.shape[1]], dim=1)
         return JointStates(text, image)
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass."""
-        self._checkpoints = True
 
     def positions_of(self, table: nn.Embedding, input_ids: Tensor) -> Tensor:
         """The first rows of `table`, one for each column: [T, D].  ValueError where there are too few."""

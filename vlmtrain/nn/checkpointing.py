@@ -1,12 +1,34 @@
-"""Gradient checkpointing of blocks that somebody else wrote, whatever mode they are in."""
+"""Gradient checkpointing: parts that can be told to, and blocks that somebody else wrote, whatever mode they are in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+
+class Checkpointable:
+    """A part that keeps only what goes from layer to layer for the backward pass, once it is told to; in any mode, also
+    where it is frozen."""
+
+    is_checkpointed: bool = False
+
+    def enable_gradient_checkpointing(self) -> None:
+        """From now on, compute what is inside the layers again in backward."""
+        self.is_checkpointed = True
+
+
+class RunsLayers(Checkpointable):
+    """One that runs its layers, in whatever view, step by step."""
+
+    def run(self, step: Callable[..., Any], *inputs: Any) -> Any:
+        """One layer, recomputed in backward where checkpointing is on."""
+        if self.is_checkpointed and torch.is_grad_enabled():
+            return checkpoint(step, *inputs, use_reentrant=False)
+        return step(*inputs)
 
 
 @contextmanager

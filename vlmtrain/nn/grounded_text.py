@@ -1,14 +1,13 @@
 """Text read by BERT layers, some of which can look at an image: what ALBEF's and BLIP's cross encoders share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from vlmtrain.nn.checkpointing import RunsLayers
 from vlmtrain.nn.packed_attention import joined, project_text, read_for_text
 from vlmtrain.nn.packing import PackedRows
 from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, initialize_like_bert
@@ -18,7 +17,7 @@ from vlmtrain.nn.qformer_text import TextHead
 BERT_EPS, MAX_POSITIONS = 1e-12, 512
 
 
-class GroundedText(nn.Module, ABC):
+class GroundedText(RunsLayers, nn.Module, ABC):
     """Words, layers and BERT's masked-word head.  How the layers are arranged is for a subclass to say.
 
     Args:
@@ -41,7 +40,6 @@ class GroundedText(nn.Module, ABC):
             QFormerLayer(width, of_patches, num_heads, 4 * width, dropout, BERT_EPS) for of_patches in memory_widths
         )
         self.head = TextHead(width, vocab_size, BERT_EPS)
-        self._checkpoints = False
         self.apply(initialize_like_bert)
 
     @abstractmethod
@@ -63,16 +61,6 @@ class GroundedText(nn.Module, ABC):
         return self.run(
             _some_of_layer, self.stack()[-1], states, rows, PackedRows.of(wanted), visible, memory.layers[-1]
         )
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only what goes from layer to layer for the backward pass."""
-        self._checkpoints = True
-
-    def run(self, step: Callable[..., Any], *inputs: Any) -> Any:
-        """One layer, recomputed in backward where checkpointing is on."""
-        if self._checkpoints and torch.is_grad_enabled():
-            return checkpoint(step, *inputs, use_reentrant=False)
-        return step(*inputs)
 
     def stack(self) -> list[QFormerLayer]:
         """The layers in order."""

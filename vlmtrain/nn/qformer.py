@@ -3,15 +3,15 @@
 Only the query side lives here, which is all that stage 2 takes along; `qformer_text` is the text side of stage 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from vlmtrain.nn.checkpointing import RunsLayers
 from vlmtrain.nn.post_norm import KeyValue, PostNormAttention, PostNormFeedForward, initialize_like_bert
 
 
@@ -79,7 +79,7 @@ class QFormerLayer(nn.Module):
         return self.feed_forward(queries)
 
 
-class QFormer(nn.Module):
+class QFormer(RunsLayers, nn.Module):
     """A fixed number of learned queries that read patches through cross-attention in every second layer.
 
     Args:
@@ -127,19 +127,8 @@ class QFormer(nn.Module):
             )
             for index in range(depth)
         )
-        self._checkpoints = False
         self.apply(initialize_like_bert)
         nn.init.normal_(self.queries, std=0.02)
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only what goes from layer to layer for the backward pass, of queries and of text."""
-        self._checkpoints = True
-
-    def run(self, step: Callable[..., Any], *inputs: Any) -> Any:
-        """One layer of any view, recomputed in backward where checkpointing is on."""
-        if self._checkpoints and torch.is_grad_enabled():
-            return checkpoint(step, *inputs, use_reentrant=False)
-        return step(*inputs)
 
     def stack(self) -> list[QFormerLayer]:
         """The layers in order."""

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from vlmtrain.nn.checkpointing import checkpointed
+from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 from vlmtrain.nn.pre_norm import CrossBlock, SelfBlock, causal
 
 
-class TwoPartDecoder(nn.Module):
+class TwoPartDecoder(Checkpointable, nn.Module):
     """Yu et al. 2022 (arXiv:2205.01917), section 3.2: unimodal layers, then as many pairs of self- and cross-attention.
 
     Causal throughout.  The class token stands behind the text, at a position of its own whatever the text's length, so
@@ -40,7 +40,6 @@ class TwoPartDecoder(nn.Module):
         nn.init.normal_(self.class_token, std=0.01)
         nn.init.normal_(self.positions, std=0.01)
         nn.init.normal_(self.head.weight, std=width**-0.5)
-        self._checkpoints = False
 
     def read(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Text by itself: class vectors [B, D] and states of the words [B, T, D].  Padding may stand on either side."""
@@ -52,7 +51,7 @@ class TwoPartDecoder(nn.Module):
         x = torch.cat([words, class_token], dim=1)
         counted = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         visible = causal(x.shape[1], x.device) & counted.unsqueeze(1)
-        with checkpointed(self.unimodal, self._checkpoints):
+        with checkpointed(self.unimodal, self.is_checkpointed):
             for block in self.unimodal:
                 x = block(x, visible)
         return self.class_norm(x[:, -1]), x[:, :-1]
@@ -60,11 +59,7 @@ class TwoPartDecoder(nn.Module):
     def look(self, states: Tensor, mask: Tensor, memory: Tensor) -> Tensor:
         """States of the words [B, T, D] read an image [B, M, D]: [B, T, D], ready for the head."""
         visible = causal(states.shape[1], states.device) & mask.unsqueeze(1)
-        with checkpointed([*self.multimodal, *self.looks], self._checkpoints):
+        with checkpointed([*self.multimodal, *self.looks], self.is_checkpointed):
             for block, look in zip(self.multimodal, self.looks, strict=True):
                 states = look(block(states, visible), memory)
         return self.norm(states)
-
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only the input of each block for the backward pass."""
-        self._checkpoints = True
