@@ -70,6 +70,11 @@ class PredictsTokens(Trainable, Protocol):
     def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates: ...
 
 
+@runtime_checkable
+class MatchesAndPredicts(MatchesPairs, PredictsTokens, Protocol):
+    """Judges pairs, and fills hidden words in."""
+
+
 @dataclass(frozen=True)
 class AlignedPairs:
     """Words and patches of R pairs after each has seen the other, in one space, and whether they belong together."""

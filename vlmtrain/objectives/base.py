@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import Batch, TextBatch, VisualFeatures
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,13 @@ class Context:
     batch: Batch
     everyone: Everyone | None = None  # None: this micro-batch is the whole global batch
     lesson: Lesson | None = None  # None: there is no teacher, as in an evaluation
-    _memory: dict[str, Tensor] = field(default_factory=dict)
+    _memory: dict[str, Any] = field(default_factory=dict)
 
-    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def once(self, name: str, compute: Callable[[], Value]) -> Value:
         if name not in self._memory:
             self._memory[name] = compute()
-        return self._memory[name]
+        remembered: Value = self._memory[name]
+        return remembered
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,14 @@ class MaskedLanguageModeling(SingleTerm):
 
 
 def masked_states(model: PredictsTokens, context: Context) -> TargetStates:
-    """What `model` makes of the hidden tokens, each row read with its own image."""
-    masked = masked_rows(context.batch)
-    own = torch.arange(len(context.batch), device=masked.input_ids.device)
-    return model.hidden_states(context.features, masked, own)
+    """What `model` makes of the hidden tokens, each row read with its own image; once per micro-batch."""
+
+    def compute() -> TargetStates:
+        masked = masked_rows(context.batch)
+        own = torch.arange(len(context.batch), device=masked.input_ids.device)
+        return model.hidden_states(context.features, masked, own)
+
+    return context.once("masked states", compute)
 
 
 def masked_rows(batch: Batch) -> TextBatch:
