@@ -73,6 +73,8 @@ OBJECTIVES = [
     ImageTextMatching(negatives=BySharedWords(), num_judged=2),
     WordPatchAlignment(ReplacedPairs()),
     SynthesizedTexts(),
+    SynthesizedTexts(num_judged=1),
+    SynthesizedTexts(num_judged=2),
     Mixture({"words": MaskedLanguageModeling(), "wrong": SynthesizedTexts()}),
     Mixture({"words": MaskedLanguageModeling(0.5), "pairs": WordPatchAlignment(ReplacedPairs(2.0), weight=0.1)}),
 ]

@@ -90,3 +90,14 @@ def test_it_needs_a_model_that_does_both(make_model):
 def test_off_it_asks_nothing(make_joint, batch_of):
     off, context = SynthesizedTexts(weight=0), Context(None, batch_of(2))
     assert off.weights() == off.counts(batch_of(2)) == off.survey(make_joint(), context) == {}
+
+
+def test_some_may_stand_for_all(make_joint, batch_of, hide_words):
+    model, batch = make_joint(), hide_words(batch_of(4))
+    features = model.encode(batch.visual)
+    terms = [SynthesizedTexts(num_judged=number)(model, Context(features, batch)) for number in (None, 4, 9)]
+    assert len({term.totals["synthesized_texts"].item() for term in terms}) == 1
+    some = SynthesizedTexts(num_judged=2)(model, Context(features, batch))
+    assert some.metrics["accuracy"][1] == 4 and some.totals["synthesized_texts"].item() > 0
+    with pytest.raises(ValueError, match="num_judged must be 1 or more"):
+        SynthesizedTexts(num_judged=0)

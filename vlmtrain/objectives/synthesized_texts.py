@@ -11,6 +11,7 @@ from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
 from vlmtrain.models.capabilities import MatchesAndPredicts
 from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.masked_language_modeling import masked_rows, masked_states
+from vlmtrain.objectives.matching import evenly_spread, select_rows
 from vlmtrain.objectives.single_term import SingleTerm
 
 
@@ -24,10 +25,18 @@ class SynthesizedTexts(SingleTerm):
 
     Args:
         weight: of the term; 0 removes it and its compute.
+        num_judged: samples of the global batch that are asked about in a step, evenly spread; None: all.  Their mean
+            stands for that of all: each costs two passes of image and text together.
     """
 
     needs = MatchesAndPredicts
     term = "synthesized_texts"
+
+    def __init__(self, weight: float = 1.0, num_judged: int | None = None) -> None:
+        super().__init__(weight)
+        if num_judged is not None and num_judged < 1:
+            raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
+        self.num_judged = num_judged
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         """Nothing but that there is one: what is drawn depends on the place in the global batch."""
@@ -36,21 +45,34 @@ class SynthesizedTexts(SingleTerm):
 
     def compute(self, model: nn.Module, context: Context) -> Loss:
         text, judge = context.batch.text, cast(MatchesAndPredicts, model)
+        start, total = _place(context)
         states = masked_states(judge, context)
-        wrong, is_wrong = synthesize(text, masked_rows(context.batch), _detached(states), self._uniform(context))
-        own = torch.arange(len(text.input_ids), device=text.input_ids.device)
-        true_logits = judge.match(context.features, text, own).float()
-        wrong_logits = judge.match(context.features, wrong, own).float()
-        total = (F.softplus(-true_logits) + is_wrong * F.softplus(wrong_logits)).sum() / 2
+        uniform = _uniform(total, context.batch.seed)[start : start + len(context.batch)]
+        wrong, is_wrong = synthesize(text, masked_rows(context.batch), _detached(states), uniform)
+        judged = evenly_spread(total, self.num_judged)
+        own = judged[(judged >= start) & (judged < start + len(context.batch))] - start
+        share = total / len(judged) if len(own) else 0.0
+        # where none is judged, one is read all the same: without gradient, this rank's heads would keep others waiting
+        rows = (own if len(own) else torch.zeros(1, dtype=torch.long)).to(text.input_ids.device)
+        true_logits = judge.match(context.features, select_rows(text, rows), rows).float()
+        wrong_logits = judge.match(context.features, select_rows(wrong, rows), rows).float()
+        is_wrong = is_wrong[rows]
+        losses = (F.softplus(-true_logits) + is_wrong * F.softplus(wrong_logits)) / 2
         hits = (true_logits > 0).sum() + ((wrong_logits <= 0) & is_wrong).sum()
-        return Loss({self.term: total}, {"accuracy": (hits.float(), len(own) + is_wrong.sum())})
+        asked = len(rows) + is_wrong.sum()
+        accuracy: tuple[Tensor, Tensor | int] = (hits.float(), asked) if len(own) else (0 * hits.float(), 0)
+        return Loss({self.term: share * losses.sum()}, {"accuracy": accuracy})
 
-    def _uniform(self, context: Context) -> Tensor:
-        """Two numbers in [0, 1) for every row of this micro-batch, whatever the cut of the global one: [B, 2]."""
-        own, everyone = len(context.batch), context.everyone
-        total, start = (own, 0) if everyone is None else (len(everyone.text.input_ids), everyone.start)
-        generator = torch.Generator().manual_seed(context.batch.seed ^ 2)  # not the numbers of other draws
-        return torch.rand(total, 2, generator=generator)[start : start + own]
+
+def _place(context: Context) -> tuple[int, int]:
+    """Of this micro-batch's first sample in the global batch, and how many that has."""
+    everyone = context.everyone
+    return (0, len(context.batch)) if everyone is None else (everyone.start, len(everyone.text.input_ids))
+
+
+def _uniform(total: int, seed: int) -> Tensor:
+    """Two numbers in [0, 1) for every sample of the global batch: [G, 2]."""
+    return torch.rand(total, 2, generator=torch.Generator().manual_seed(seed ^ 2))  # not the numbers of other draws
 
 
 @torch.no_grad()
