@@ -77,7 +77,7 @@ def test_frames_are_in_the_video_in_order_and_as_many_as_seconds(count: int, fps
         ({"frames": ["a.jpg"], "video": "a.gif"}, 'either "frames"'),
         ({"frames": []}, "one image or more"),
         ({"frames": ["a.jpg"], "fps": 0}, '"fps" must be'),
-        ({"video": "a.mp4"}, "no decoder for 'a.mp4'.*ffmpeg"),
+        ({"video": "a.m3u8"}, "no decoder for 'a.m3u8'.*ffmpeg"),
         ({"frames": ["/a.jpg"]}, "outside the folder"),
     ],
 )

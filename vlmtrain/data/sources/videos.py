@@ -1,4 +1,4 @@
-"""Videos with captions or questions: lists of frames, or animated images, one per line of JSON."""
+"""Videos with captions or questions: lists of frames, films or animated images, one per line of JSON."""
 
 import io
 import math
@@ -8,6 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.fields import captions_in
+from vlmtrain.data.sources.films import DEMUXERS, BrokenFilm, require_decoder, sample_film
 from vlmtrain.data.sources.json_file import Fields, check_file_name
 from vlmtrain.data.sources.json_source import JsonSource, find_json_file
 
@@ -22,9 +23,9 @@ class Videos(JsonSource):
     """The lines of `folder`/videos.jsonl, or of the .jsonl file itself, with the videos beside it.
 
     A line names `frames`, a list of images taken `fps` times a second (without it they are taken as they are), or
-    `video`, an animated GIF, WebP or PNG.  Sampled at `frames_per_second`, as Flamingo does at 1 (Alayrac et al. 2022,
-    section 3.1: 10 s at 25 fps are 10 frames), they are the record's images.  Other fields are kept: `caption`,
-    `questions`.  There is no decoder of mp4 here: write frames, which training reads faster as well.
+    `video`, a film (mp4, mov, webm, mkv, avi) or an animated GIF, WebP or PNG.  Sampled at `frames_per_second`, as
+    Flamingo does at 1 (Alayrac et al. 2022, section 3.1: 10 s at 25 fps are 10 frames), they are the record's images.
+    Other fields are kept: `caption`, `questions`.  Training reads a list of frames faster than a film.
     """
 
     def __init__(self, path: str, frames_per_second: float = 1.0, max_sampled: int = 256) -> None:
@@ -38,7 +39,10 @@ class Videos(JsonSource):
         return _files_in(fields)
 
     def record(self, key: str, fields: Fields) -> Record:
-        images = self._frames(fields, key) if "frames" in fields else self._animation(fields, key)
+        if "frames" in fields:
+            images = self._frames(fields, key)
+        else:
+            images = self._film(fields, key) if _suffix(fields) in DEMUXERS else self._animation(fields, key)
         extra = {
             name: value
             for name, value in fields.items()
@@ -51,6 +55,14 @@ class Videos(JsonSource):
         fps = float(fields.get("fps", self.frames_per_second))
         wanted = [int(time * fps + _TINY) for time in self._times(len(names) / fps, key)]
         return [self.objects.read_file(names[frame], key) for frame in wanted]
+
+    def _film(self, fields: Fields, key: str) -> list[bytes]:
+        data = self.objects.read_file(fields["video"], key)
+        try:
+            frames = sample_film(data, _suffix(fields), self.frames_per_second, self.max_sampled, _MAX_PIXELS)
+        except BrokenFilm as error:
+            raise BrokenSample(key, f"{fields['video']}: {error}") from None
+        return [_unpacked(frame) for frame in frames]
 
     def _animation(self, fields: Fields, key: str) -> list[bytes]:
         data = self.objects.read_file(fields["video"], key)
@@ -84,24 +96,35 @@ def _ends_of_frames(clip: Image.Image) -> list[float]:
 
 
 def _frame(clip: Image.Image, number: int) -> bytes:
-    """A frame as a file of its own, without loss and without the work of packing it."""
     clip.seek(number)
+    return _unpacked(clip)
+
+
+def _unpacked(frame: Image.Image) -> bytes:
+    """A frame as a file of its own, without loss and without the work of packing it."""
     held = io.BytesIO()
-    clip.convert("RGB").save(held, format="BMP")
+    frame.convert("RGB").save(held, format="BMP")
     return held.getvalue()
+
+
+def _suffix(fields: Fields) -> str:
+    return Path(fields["video"]).suffix.lower()
 
 
 def _files_in(fields: Fields) -> list[str]:
     """The files of a line, checked; ValueError says what is wrong with it."""
     captions_in(fields)
     if ("frames" in fields) == ("video" in fields):
-        raise ValueError('it needs either "frames", a list of images, or "video", an animated image')
+        raise ValueError('it needs either "frames", a list of images, or "video", a film or animated image')
     if "video" in fields:
         name = check_file_name(fields["video"], "video")
-        if Path(name).suffix.lower() not in _ANIMATIONS:
+        suffix = Path(name).suffix.lower()
+        if suffix in DEMUXERS:
+            require_decoder(name)
+        elif suffix not in _ANIMATIONS:
             raise ValueError(
-                f"there is no decoder for {name[:120]!r}: write it as {', '.join(_ANIMATIONS)} or as a list of frames "
-                "(ffmpeg -i clip.mp4 -vf fps=1 clip/%04d.jpg)"
+                f"there is no decoder for {name[:120]!r}: write it as {', '.join((*DEMUXERS, *_ANIMATIONS))} or as a "
+                "list of frames (ffmpeg -i clip.ts -vf fps=1 clip/%04d.jpg)"
             )
         return [name]
     frames, fps = fields["frames"], fields.get("fps", 1)
@@ -115,6 +138,6 @@ def _files_in(fields: Fields) -> list[str]:
 VIDEOS_TO_WRITE = (
     "videos need one line of JSON each in videos.jsonl, for example\n"
     '    {"frames": ["1/0001.jpg", "1/0002.jpg"], "fps": 1, "caption": "a dog runs to the left"}\n'
-    '    {"video": "2.gif", "caption": "a ball falls"}\n'
-    "which `ffmpeg -i clip.mp4 -vf fps=1 1/%04d.jpg` makes the frames for"
+    '    {"video": "2.mp4", "caption": "a ball falls"}\n'
+    "or an animated .gif, .webp or .png in place of the film"
 )
