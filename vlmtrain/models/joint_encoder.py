@@ -14,6 +14,7 @@ from vlmtrain.layouts.masked import MaskedPairLayout
 from vlmtrain.models.capabilities import AlignedPairs
 from vlmtrain.models.encode_images import encode_single_images
 from vlmtrain.models.single_stream import JointStates, SingleStream
+from vlmtrain.nn.pooling import ClassToken, Pooling
 from vlmtrain.nn.post_norm import initialize_like_bert
 from vlmtrain.nn.qformer_text import TextHead
 
@@ -27,6 +28,7 @@ class JointEncoder(nn.Module):
         tokenizer: name or folder of a BERT-like tokenizer ([CLS], [SEP], [PAD], [MASK]).
         max_tokens: longest text, special tokens included.
         vocab_size: of the tokenizer; held against it, and lets `vlmtrain plan` count without it.
+        pooling: how the words' states become what a pair is judged by.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class JointEncoder(nn.Module):
         tokenizer: str,
         max_tokens: int = 40,
         vocab_size: int | None = None,
+        pooling: Callable[[], Pooling] = ClassToken,
     ) -> None:
         super().__init__()
         self.tokenizer, num_words = load_words(tokenizer, vocab_size)
         self.max_tokens = max_tokens
         self.encoder = encoder
         self.stream = stream(encoder.width, num_words)
+        self.pooling = pooling()
         self.pooler = nn.Linear(self.stream.width, self.stream.width)
         self.match_head = nn.Linear(self.stream.width, 2)  # no match, match
         self.token_head = TextHead(self.stream.width, self.stream.words.num_embeddings, self.stream.layer_norm_eps)
@@ -67,8 +71,8 @@ class JointEncoder(nn.Module):
         return self.stream(text.input_ids, text.attention_mask, visual.patches[image_of_row], patch_mask)
 
     def match(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> Tensor:
-        """Logit of "match" over "no match", from the class token of the text: [R]."""
-        return self._judge(self.read(visual, text, image_of_row))
+        """Logit of "match" over "no match", from the states of the text: [R]."""
+        return self._judge(self.read(visual, text, image_of_row), text)
 
     def align(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> AlignedPairs:
         """Words without [CLS] and [SEP], patches without a class token."""
@@ -79,10 +83,10 @@ class JointEncoder(nn.Module):
         patch_mask = word_mask.new_ones(shape) if visual.patch_mask is None else visual.patch_mask[image_of_row]
         if self.encoder.keep_class_token:
             patch_mask = patch_mask & (torch.arange(shape[1], device=patch_mask.device) > 0)
-        return AlignedPairs(states.text, word_mask, states.image, patch_mask, self._judge(states))
+        return AlignedPairs(states.text, word_mask, states.image, patch_mask, self._judge(states, text))
 
-    def _judge(self, states: JointStates) -> Tensor:
-        pooled = self.pooler(states.text[:, 0]).tanh()
+    def _judge(self, states: JointStates, text: TextBatch) -> Tensor:
+        pooled = self.pooler(self.pooling(states.text, text.attention_mask)).tanh()
         no_match, match = self.match_head(pooled).unbind(-1)
         return match - no_match
 
