@@ -18,10 +18,10 @@ from vlmtrain.objectives.single_term import SingleTerm
 class SynthesizedTexts(SingleTerm):
     """Is this the image's text?  Asked of each true pair, and of its image with the text in which one word is wrong.
 
-    The model makes the wrong texts as it learns: of the hidden words (`data.forms.masked.Masked`), with the image in
-    view, one that it is unsure of becomes a word that it takes for likely there and that did not stand there.  So the
-    negatives grow harder with the model, and end as what it confuses: the colour of the neighbour.  A word that happens
-    to mean the same is taken for wrong, as in the paper.
+    The model makes the wrong texts as it learns.  Where a word is hidden (`data.forms.masked.Masked`), another word of
+    the same text is put that would fit there but for the image: it is likelier when the image is blank.  So what a word
+    means as well as the true one is spared, where the paper takes all that the text makes likely for wrong; and the
+    negatives are the right words in the wrong places, which only who knows what belongs together can tell.
 
     Args:
         weight: of the term; 0 removes it and its compute.
@@ -46,9 +46,9 @@ class SynthesizedTexts(SingleTerm):
     def compute(self, model: nn.Module, context: Context) -> Loss:
         text, judge = context.batch.text, cast(MatchesAndPredicts, model)
         start, total = _place(context)
-        states = masked_states(judge, context)
+        states, blank = masked_states(judge, context), _without_image(judge, context)
         uniform = _uniform(total, context.batch.seed)[start : start + len(context.batch)]
-        wrong, is_wrong = synthesize(text, masked_rows(context.batch), _detached(states), uniform)
+        wrong, is_wrong = synthesize(text, masked_rows(context.batch), (_detached(states), blank), uniform)
         judged = evenly_spread(total, self.num_judged)
         own = judged[(judged >= start) & (judged < start + len(context.batch))] - start
         share = total / len(judged) if len(own) else 0.0
@@ -71,43 +71,64 @@ def _place(context: Context) -> tuple[int, int]:
 
 
 def _uniform(total: int, seed: int) -> Tensor:
-    """Two numbers in [0, 1) for every sample of the global batch: [G, 2]."""
-    return torch.rand(total, 2, generator=torch.Generator().manual_seed(seed ^ 2))  # not the numbers of other draws
+    """A number in [0, 1) for every sample of the global batch: [G]."""
+    return torch.rand(total, generator=torch.Generator().manual_seed(seed ^ 2))  # not the numbers of other draws
+
+
+def _without_image(model: MatchesAndPredicts, context: Context) -> TargetStates:
+    """What the model makes of the hidden words where there is nothing to see."""
+    masked, features = masked_rows(context.batch), context.features
+    own = torch.arange(len(context.batch), device=masked.input_ids.device)
+    blank = replace(features, patches=torch.zeros_like(features.patches))
+    # with gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train
+    return _detached(model.hidden_states(blank, masked, own))
 
 
 @torch.no_grad()
-def synthesize(text: TextBatch, masked: TextBatch, states: TargetStates, uniform: Tensor) -> tuple[TextBatch, Tensor]:
-    """The rows of `text`, in each one of the words that `masked` hides replaced by a likely wrong one; and whether
-    there was one, [B] bool.
+def synthesize(
+    text: TextBatch, masked: TextBatch, told: tuple[TargetStates, TargetStates], uniform: Tensor
+) -> tuple[TextBatch, Tensor]:
+    """The rows of `text`, in each one of the words that `masked` hides replaced by another one of the row that would
+    fit but for the image; and whether there was such a word, [B] bool.
 
     Args:
-        states: what the model makes of the hidden positions, in reading order.
-        uniform: [B, 2] in [0, 1): which position of the row, which word.
+        told: what the model makes of the hidden positions, in reading order, with the image and without.
+        uniform: [B] in [0, 1): which of the words at which of the positions.
     """
     assert masked.targets is not None, "masked_states has read them"
     row, column = (masked.targets != IGNORED_TARGET).nonzero(as_tuple=True)
-    chances = states.head(states.states).float().softmax(-1)
-    chances = chances.scatter(1, states.targets.unsqueeze(1), 0.0)  # never what stood there
-    doubt = masked.targets.new_zeros(masked.targets.shape, dtype=torch.float)
-    doubt[row, column] = chances.sum(-1).clamp(min=torch.finfo(torch.float).tiny)
-    uniform = uniform.to(doubt.device)
-    position = _drawn(doubt, uniform[:, 0])  # [B]
-    place = torch.full_like(masked.targets, -1)
+    seen, blank = (each.head(each.states).float().softmax(-1) for each in told)
+    fits = (blank - seen).clamp(min=0)  # [S, vocabulary]
+    is_in_text = fits.new_zeros(len(text.input_ids), fits.shape[1])
+    is_in_text.scatter_(1, text.input_ids, text.attention_mask.float())
+    fits = (fits * is_in_text[row]).scatter(1, told[0].targets.unsqueeze(1), 0.0)  # never what stood there
+    of_place = fits.new_zeros(text.input_ids.shape)
+    of_place[row, column] = fits.sum(-1)
+    is_wrong = of_place.sum(-1) > 0
+    position, rest = _drawn(of_place, uniform.to(fits.device))
+    place = torch.zeros_like(text.input_ids)
     place[row, column] = torch.arange(len(row), device=row.device)
-    of_row = place.gather(1, position.unsqueeze(1)).squeeze(1)  # [B], -1: nothing of this row is hidden
-    hides = of_row >= 0
-    words = _drawn(chances[of_row[hides]], uniform[hides, 1])
     ids = text.input_ids.clone()
-    ids[hides.nonzero().squeeze(1), position[hides]] = words
-    return TextBatch(ids, text.attention_mask, text.visual_mask), hides
+    if len(row):
+        chosen = place.gather(1, position.unsqueeze(1)).squeeze(1)
+        words, _ = _drawn(fits[chosen], rest)
+        own = torch.arange(len(ids), device=ids.device)
+        ids[own, position] = torch.where(is_wrong, words, ids[own, position])
+    return TextBatch(ids, text.attention_mask, text.visual_mask), is_wrong
 
 
-def _drawn(shares: Tensor, uniform: Tensor) -> Tensor:
-    """Column of each row of [R, C], as likely as its share of the row, by inverting at `uniform` [R]: [R]."""
-    reached = shares.double().cumsum(1)
-    columns = torch.searchsorted(reached, uniform.double().unsqueeze(1) * reached[:, -1:], right=True).squeeze(1)
+def _drawn(shares: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Column of each row of [R, C], as likely as its share of the row, by inverting at `uniform` [R]; and where within
+    its share the number fell, which is as even and can be drawn by once more."""
+    shares = shares.double()
+    reached = shares.cumsum(1)
+    wanted = uniform.double().unsqueeze(1) * reached[:, -1:]
+    columns = torch.searchsorted(reached, wanted, right=True).squeeze(1)
     last = torch.where(shares > 0, torch.arange(shares.shape[1], device=shares.device), 0).amax(1)
-    return torch.minimum(columns, last)  # rounding at the very end must draw nothing of no share
+    columns = torch.minimum(columns, last)  # rounding at the very end must draw nothing of no share
+    share = shares.gather(1, columns.unsqueeze(1))
+    below = reached.gather(1, columns.unsqueeze(1)) - share
+    return columns, ((wanted - below) / share.clamp(min=torch.finfo(torch.double).tiny)).squeeze(1).clamp(0, 1)
 
 
 def _detached(states: TargetStates) -> TargetStates:
