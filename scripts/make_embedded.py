@@ -1,31 +1,35 @@
-"""Makes the embedded pretrained parts, vlmtrain/embedded/{vit,bert,opt,qwen,t5}_scenes, from vlmtrain's own recipes.
+"""Makes the embedded pretrained parts, vlmtrain/embedded/*_scenes, from vlmtrain's own recipes.
 
     python scripts/make_embedded.py tokenizers      # first: words and byte pairs of the scenes' text
     python scripts/make_embedded.py vit             # experiment pretrain_vit: image encoder and text tower
     python scripts/make_embedded.py opt             # experiment pretrain_opt: language model
     python scripts/make_embedded.py qwen            # experiment pretrain_qwen: language model that answers questions
     python scripts/make_embedded.py t5              # experiment pretrain_t5: encoder-decoder
+    python scripts/make_embedded.py blip2           # experiment blip2_opt: the Q-Former that MiniGPT-4 begins with
 
 Running it again goes on where it was interrupted.  All but `tokenizers` take further overrides of the configuration.
 """
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, OPTConfig, PreTrainedTokenizerFast, ViTConfig
 
 from vlmtrain.config.build import build
-from vlmtrain.config.stored import read_config
+from vlmtrain.config.stored import CONFIG_FILE, read_config
 from vlmtrain.data.scenes.grammar import vocabulary
 from vlmtrain.data.scenes.text import document
 from vlmtrain.encoders.vit_files import save_pretrained
 from vlmtrain.training.checkpoint import load_part, newest_valid
+from vlmtrain.training.manifest import read_manifest
+from vlmtrain.training.publish import publish
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
 ABOUT = {
@@ -41,6 +45,8 @@ ABOUT = {
     "questions with answers; it never saw an image. `transformers.Qwen3ForCausalLM` loads it.",
     "t5_scenes": "A small T5 with the tokenizer of opt_scenes, trained on the same text: what was said goes to the "
     "encoder, the decoder says it again. It never saw an image. `transformers.T5ForConditionalGeneration` loads it.",
+    "blip2_scenes": "BLIP-2 on procedural scenes, as far as it was trained: the Q-Former between vit_scenes and "
+    "opt_scenes. A run like any other, of which `init_from=embedded:blip2_scenes` takes the stage `language`.",
 }
 LANGUAGE_MODELS = ("opt", "qwen", "t5")
 NUM_DOCUMENTS = 5000
@@ -73,6 +79,27 @@ def make_language_model(name: str, overrides: list[str]) -> None:
     PreTrainedTokenizerFast.from_pretrained(EMBEDDED / "opt_scenes").save_pretrained(folder)
     _trained_part(run, list(read_config(run)["stages"])[-1], "language_model").model.save_pretrained(folder)
     _describe(f"{name}_scenes", _figures(run))
+
+
+def make_blip2(overrides: list[str]) -> None:
+    """Train, then keep what a later stage takes of the run: its configuration and the connector."""
+    keep_run(_train("blip2_opt", overrides), "language", "connector", "blip2_scenes")
+
+
+def keep_run(run: Path, stage: str, part: str, name: str) -> None:
+    """The newest checkpoint of a stage as a run of its own, of one part and in half precision."""
+    checkpoint, folder = newest_valid(run / "checkpoints" / stage), EMBEDDED / name
+    if checkpoint is None:
+        raise ValueError(f"{run} holds no checkpoint of stage {stage}: the training has not come to its end")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(run / CONFIG_FILE, folder)
+    file = f"{part}.safetensors"
+    weights = {key: value.half() for key, value in load_file(checkpoint / file).items()}
+    facts = {key: fact for key, fact in read_manifest(checkpoint).items() if key not in ("files", "sha256", "frozen")}
+    target = folder / "checkpoints" / stage / checkpoint.name
+    publish(target, [(file, save(weights))], {**facts, "frozen": {}})
+    _tell_origin(name, target / file, _figures(run))
 
 
 def _train(experiment: str, overrides: list[str]) -> Path:
@@ -135,11 +162,16 @@ def _save(tokenizer: PreTrainedTokenizerFast, name: str, config: BertConfig | OP
     sys.stderr.write(f"{name}: {len(tokenizer)} tokens\n")
 
 
-def _describe(name: str, figures: dict) -> None:
-    """Weights in half precision, and their hash beside the figures of their training."""
+def _describe(name: str, figures: dict[str, Any]) -> None:
+    """Weights in half precision, and where they come from."""
     file = EMBEDDED / name / "model.safetensors"
     weights = {key: value.half() if value.is_floating_point() else value for key, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+    _tell_origin(name, file, figures)
+
+
+def _tell_origin(name: str, file: Path, figures: dict[str, Any]) -> None:
+    """The hash of the weights beside the figures of their training, and the model card."""
     origin = {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "experiment": figures["experiment"],
@@ -178,7 +210,7 @@ Made by `python scripts/make_embedded.py` from the experiment `{origin["experime
 What it was trained on holds none of the colour-shape pairs and relation combinations that the compositional split keeps
 back. It knows nothing but these scenes.
 
-sha256 of model.safetensors: `{origin["sha256"]}`
+sha256 of the weights: `{origin["sha256"]}`
 
 | stage | figure at its end | value |
 | --- | --- | --- |
@@ -192,6 +224,8 @@ def main() -> None:
         make_tokenizers()
     elif verb == "vit":
         make_vit(overrides)
+    elif verb == "blip2":
+        make_blip2(overrides)
     elif verb in LANGUAGE_MODELS:
         make_language_model(verb, overrides)
     else:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from vlmtrain.config.build import build
+from vlmtrain.config.embedded import resolve_source
 from vlmtrain.config.stored import hash_config, read_config
 from vlmtrain.data.order import sample_positions
 from vlmtrain.data.shuffled_images import ShuffledImages
@@ -79,7 +80,7 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
         sample_positions(0, section["trainer"]["batch_size"], len(data[name].train), 0, data[name].together)
     facts = {"config": hash_config(config), "experiment": config["experiment"]}
     distributed = {key: config["distributed"][key] for key in ("strategy", "num_processes")}
-    init_from = Path(config["init_from"]) if config["init_from"] else None
+    init_from = Path(resolve_source(config["init_from"])) if config["init_from"] else None
     return RunContext(folder, config["seed"], data, distributed, facts, init_from)
 
 

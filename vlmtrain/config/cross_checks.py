@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmtrain.config.embedded import resolve_source
 from vlmtrain.config.faults import Fault, closest
 from vlmtrain.config.schema import LauncherConfig, make_defaults
 
@@ -25,8 +26,16 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
         yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
         yield from _check_trainable(name, stage["trainable"], stage["trainer"]["max_steps"])
         yield from _check_start(name, stage["start_from"] or {}, list(stages), config)
-    if config["init_from"] is not None and not (Path(config["init_from"]) / "config.yaml").is_file():
-        yield Fault("init_from", f"{config['init_from']!r} holds no run", "give the folder that holds its config.yaml")
+    if config["init_from"] is not None:
+        yield from _check_earlier_run(config["init_from"])
+
+
+def _check_earlier_run(folder: str) -> Iterator[Fault]:
+    try:
+        if not (Path(resolve_source(folder)) / "config.yaml").is_file():
+            yield Fault("init_from", f"{folder!r} holds no run", "give the folder that holds its config.yaml")
+    except ValueError as error:
+        yield Fault("init_from", str(error))
 
 
 def _check_launcher(launcher: dict[str, Any], processes: int) -> Iterator[Fault]:

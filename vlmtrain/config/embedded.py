@@ -1,4 +1,4 @@
-"""`embedded:NAME`: the pretrained weights and tokenizers that travel inside the package."""
+"""`embedded:NAME`: the pretrained weights, tokenizers and trained runs that travel inside the package."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,8 +21,8 @@ def resolve_source(source: str) -> str:
 
 
 def list_embedded() -> list[str]:
-    """Names of the weights inside the package."""
-    return sorted(file.parent.name for file in embedded_folder().glob("*/config.json"))
+    """Names of the weights and of the runs inside the package."""
+    return sorted(file.parent.name for file in embedded_folder().glob("*/config.*"))
 
 
 def embedded_folder() -> Path:

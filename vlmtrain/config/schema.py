@@ -132,7 +132,9 @@ class RunConfig:
     run_dir: str | None = option(
         None, "the run's folder; null: runs/<experiment>/<date-hash>", also=("output_dir", "out", "save_dir", "workdir")
     )
-    init_from: str | None = option(None, "an earlier run's folder to start from", also=("checkpoint", "ckpt"))
+    init_from: str | None = option(
+        None, "an earlier run's folder to start from, or embedded:NAME", also=("checkpoint", "ckpt")
+    )
     run_stages: list[str] | None = option(None, "the stages to run (typed as stages=[a,b]); null: all")
     data: dict[str, Any] = option(REQUIRED, "the data: a _target_ node", also=("dataset",))
     model: dict[str, Any] = option(REQUIRED, "the parts of the model: a _target_ node")
