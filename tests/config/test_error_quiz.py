@@ -37,6 +37,8 @@ QUIZ = [
     ("stages.langage.trainer.max_steps=5", ["stages.langage", "did you mean language"]),
     ("stages=[language]", ["representation", "init_from=RUN_FOLDER"]),
     ("init_from=nowhere", ["init_from", "nowhere", "config.yaml"]),
+    ("init_from=embedded:blip2_scene", ["init_from", "did you mean embedded:blip2_scenes"]),
+    ("init_from=embedded:opt_scenes", ["init_from", "holds no run", "config.yaml"]),
     ("distributed.num_processes=2", ["distributed", "distributed=ddp"]),
     ("model.encoder.source=embedded:vit_scene", ["embedded:vit_scene", "did you mean embedded:vit_scenes"]),
     ("model.encoder._target_=os.system", ["os.system", "--allow os"]),
