@@ -215,3 +215,16 @@ def test_unpacked_wheel_answers_help_from_its_own_conf(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "blip2_opt" in done.stdout
+
+
+def test_the_cloud_example_installs_and_starts_what_there_is() -> None:
+    task = yaml.safe_load((ROOT / "scripts" / "cloud.sky.yaml").read_text())
+    extras = re.search(r"\.\[([\w,]+)\]", task["setup"])
+    assert extras is not None and set(extras[1].split(",")) <= set(PROJECT["optional-dependencies"])
+    overrides = [*task["envs"]["OVERRIDES"].split(), *task["run"].split("$OVERRIDES ")[1].split()]
+    filled = [
+        word.replace('"', "").replace("$SKYPILOT_NUM_GPUS_PER_NODE", "8").replace("$RUN", "x") for word in overrides
+    ]
+    printed = run(sys.executable, "-m", "vlmtrain.main", "config", *filled)
+    assert "num_processes: 8" in printed and "run_dir: /runs/x" in printed
+    assert [mount["mode"] for mount in task["file_mounts"].values()] == ["MOUNT_CACHED"]
