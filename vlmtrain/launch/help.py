@@ -22,6 +22,8 @@ EXAMPLES = (
     ("vlmtrain plan experiment=blip2_opt scale=paper", "parameters, memory, steps and disk before paying for them"),
     ("vlmtrain experiment=blip2_opt data=pairs data.path=FOLDER", "your own pictures and captions"),
     ("vlmtrain experiment=blip2_opt stages=[language] init_from=RUN", "the second stage alone"),
+    ("vlmtrain sweep +sweep=learning_rate --at-once 2", "several settings, two trials at a time, and a leaderboard"),
+    ("vlmtrain -m experiment=blip2_opt optimizer.lr=3e-4,1e-3 seed=0,1", "every combination of what is typed"),
     ("vlmtrain experiment=blip2_opt distributed=ddp distributed.num_processes=2", "two processes"),
 )
 TYPED_KEYS: tuple[str, ...] = (
@@ -39,6 +41,10 @@ OPTIONS = (
     ("--fresh", "start over; an old run in run_dir= is moved aside, never deleted"),
     ("--config-dir DIR", "a folder of your own config files, laid out like conf/"),
     ("--allow PACKAGE", "let _target_ name parts of your package (also VLMTRAIN_ALLOW)"),
+    ("--at-once N", "trials of a sweep that run at the same time [1 here, all under SLURM]"),
+    ("--by METRIC", "what a comparison or a sweep is ordered by: STAGE/SPLIT/METRIC"),
+    ("--html FILE", "write a comparison as a page with curves"),
+    ("--wandb-yaml", "print a sweep for `wandb sweep` instead of running it"),
     ("--debug", "show tracebacks"),
 )
 
