@@ -44,7 +44,7 @@ def read_values(key: str, chosen: Any, groups: Groups) -> list[str] | Range:
 
 def name_value(key: str, value: object, is_group: bool) -> str:
     """`lr_0.001`, or just `mlp` where the key is a group: part of a folder's name, without what shells dislike."""
-    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-")[:LONGEST_VALUE]
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", " ", str(value)).strip().replace(" ", "-")[:LONGEST_VALUE]
     return plain if is_group else f"{re.split(r'[./]', key)[-1]}_{plain}"
 
 

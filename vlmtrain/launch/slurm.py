@@ -18,11 +18,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
     """Writes the batch script into the run folder and hands it to `sbatch`; gives the exit code."""
     choice = choose_folder(config, start_fresh)
     folder = choice.folder.resolve()
-    if not config["launcher"]["dry_run"] and shutil.which("sbatch") is None:
-        raise ValueError(
-            "launcher=slurm needs sbatch, which is not on the PATH here: go to a login node of the cluster, or write "
-            "the script only with launcher.dry_run=true."
-        )
+    require_sbatch(config)
     job = read_job(folder)
     if job is not None and (state := job_states([job]).get(job, "")) not in GONE:
         raise ValueError(f"{folder} is job {job} already ({state}); scancel {job} ends it.")
@@ -36,8 +32,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
     if config["launcher"]["dry_run"]:
         say(f"written, not submitted: sbatch {script}")
         return 0
-    job = _submit(script)
-    (folder / JOB).write_text(json.dumps({"job": job}) + "\n", encoding="utf-8")
+    job = submit(script)
     say(f"job {job} in the queue; vlmtrain status, vlmtrain logs {choice.folder} -f")
     return 0
 
@@ -61,9 +56,21 @@ def job_states(jobs: list[str]) -> dict[str, str]:
     return states
 
 
-def _submit(script: Path) -> str:
+def require_sbatch(config: dict[str, Any]) -> None:
+    """ValueError where this machine cannot submit."""
+    if not config["launcher"]["dry_run"] and shutil.which("sbatch") is None:
+        raise ValueError(
+            "launcher=slurm needs sbatch, which is not on the PATH here: go to a login node of the cluster, or write "
+            "the script only with launcher.dry_run=true."
+        )
+
+
+def submit(script: Path) -> str:
+    """The number of the job, which is kept beside the script."""
     done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False)
     if done.returncode:
         told = done.stderr.strip() or "no reason given"
         raise ValueError(f"sbatch refused {script}: {told}. Change launcher.* and type the command again.")
-    return done.stdout.strip().split(";")[0]
+    job = done.stdout.strip().split(";")[0]
+    (script.parent / JOB).write_text(json.dumps({"job": job}) + "\n", encoding="utf-8")
+    return job

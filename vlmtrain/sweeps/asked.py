@@ -60,10 +60,10 @@ def read_typed(typed: Typed) -> Asked:
     return Asked(name or WITHOUT_FILE, sweep, folder, typed.config_dirs)
 
 
-def write_asked(asked: Asked, sweep: Sweep) -> SweepFolder:
+def write_asked(asked: Asked, sweep: Sweep, num_trials: int) -> SweepFolder:
     """Keeps it in the sweep's folder, with the steps that were settled; ValueError where another search lies there."""
     folder = SweepFolder(asked.folder)
-    kept = {"name": asked.name, "config_dirs": asked.config_dirs, "sweep": asdict(sweep)}
+    kept = {"name": asked.name, "num_trials": num_trials, "config_dirs": asked.config_dirs, "sweep": asdict(sweep)}
     if (asked.folder / SWEEP_FILE).is_file() and sweep.search is not None:
         earlier = folder.read()["sweep"]
         if earlier["space"] != json.loads(json.dumps(kept["sweep"]))["space"]:

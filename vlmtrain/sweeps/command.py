@@ -32,8 +32,8 @@ def sweep(typed: Typed) -> int:
         sys.stdout.write(write_wandb(asked))
         return 0
     settled = _settle(asked)
-    folder = write_asked(asked, settled)
     trials = make_plan(settled).num_trials
+    folder = write_asked(asked, settled, trials)
     say(f"sweep {asked.name}: {trials} trials in {asked.folder}")
     launcher = importlib.import_module(f"vlmtrain.sweeps.{_kind(asked)}")
     code: int = launcher.launch(asked, settled, folder, _read_at_once(typed))

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,10 +13,11 @@ from vlmtrain.config.build import build
 from vlmtrain.config.sweep import Sweep
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
 from vlmtrain.launch.run_folder import say
-from vlmtrain.launch.sweep_folder import DONE, FAILED, OVER, PRUNED, RUNNING, SweepFolder, Trial, read_trial
+from vlmtrain.launch.sweep_folder import DONE, FAILED, OVER, PRUNED, RUNNING, SweepFolder, Trial
 from vlmtrain.sweeps.asked import Asked
-from vlmtrain.sweeps.history import read_curve, read_history
+from vlmtrain.sweeps.history import read_curve
 from vlmtrain.sweeps.plans import Plan, make_plan
+from vlmtrain.sweeps.preparing import open_trial, prepare
 from vlmtrain.sweeps.trial_process import PREEMPTED, Judge, TrialProcess
 from vlmtrain.training.run_lock import RunLock
 
@@ -79,6 +79,7 @@ class LocalSweep:
         if state in OVER or state == RUNNING:
             say(f"{trial.name}: {'in use by another process, left alone' if state == RUNNING else state}")
             return
+        open_trial(trial, self._asked.config_dirs)
         told = {FAILED: f"again, after: {trial.reason}"}.get(state, "resuming" if trial.attempts else "begins")
         say(f"{trial.name}: {told}")
         environment = {**os.environ, LIFELINE_VARIABLE: str(self._lifeline)}
@@ -96,15 +97,10 @@ class LocalSweep:
         return failed
 
 
-def prepare(sweep: Sweep, plan: Plan, folder: SweepFolder, number: int) -> Trial:
-    """The trial as its folder knows it, with the command of today; or as the plan chooses it now."""
-    begun = folder.find(number)
-    history = read_history(folder, sweep.metric) if sweep.metric else []
-    chosen = plan.choose(number, history, begun.values if begun is not None else {})
-    earlier = read_trial(folder.folder / chosen.name)
-    if earlier is not None:
-        return replace(earlier, number=number, overrides=chosen.overrides)
-    return Trial(folder.folder / chosen.name, number, chosen.overrides, chosen.values)
+def watch(processes: list[TrialProcess], judge: Judge | None) -> None:
+    """Until all of them have ended."""
+    while not all([process.look(judge) for process in processes]):
+        time.sleep(LOOK_SECONDS)
 
 
 def train_command(trial: Trial, config_dirs: list[str]) -> list[str]:
