@@ -35,7 +35,9 @@ def test_connectors_are_those_of_conf() -> None:
 
 
 def test_several_keys_make_every_combination() -> None:
-    file = SweepFile(["experiment=x"], {"seed": [0, 1], "optimizer.lr": [1e-3, 2e-3]}, adjust={"seed_1__lr_0.002": ["a=b"]})
+    file = SweepFile(
+        ["experiment=x"], {"seed": [0, 1], "optimizer.lr": [1e-3, 2e-3]}, adjust={"seed_1__lr_0.002": ["a=b"]}
+    )
     settings = expand(file, GROUPS).settings
     assert list(settings) == ["seed_0__lr_0.001", "seed_0__lr_0.002", "seed_1__lr_0.001", "seed_1__lr_0.002"]
     assert settings["seed_0__lr_0.002"] == ["experiment=x", "seed=0", "optimizer.lr=0.002"]
@@ -44,11 +46,16 @@ def test_several_keys_make_every_combination() -> None:
 
 def test_settings_may_be_listed_by_name() -> None:
     file = SweepFile(["experiment=x"], settings={"small": ["scale=tiny"], "large": []}, adjust={"large": ["seed=2"]})
-    assert expand(file, GROUPS).settings == {"small": ["experiment=x", "scale=tiny"], "large": ["experiment=x", "seed=2"]}
+    assert expand(file, GROUPS).settings == {
+        "small": ["experiment=x", "scale=tiny"],
+        "large": ["experiment=x", "seed=2"],
+    }
 
 
 def test_a_search_has_a_space_and_no_settings() -> None:
-    file = SweepFile([], {"optimizer.lr": {"low": "1e-5", "high": 0.1, "log": True}}, metric="a/b", search={"_target_": "x"})
+    file = SweepFile(
+        [], {"optimizer.lr": {"low": "1e-5", "high": 0.1, "log": True}}, metric="a/b", search={"_target_": "x"}
+    )
     sweep = expand(file, GROUPS)
     assert sweep.settings == {} and sweep.space == {"optimizer.lr": Range(1e-5, 0.1, True)}
 

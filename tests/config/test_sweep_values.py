@@ -12,7 +12,11 @@ def test_what_has_several_values_is_told_from_what_has_one() -> None:
         ["experiment=clip", "optimizer.lr=1e-3,1e-4", "seed=range(0,3)", "model/connector=mlp,linear", "a=[1,2]"]
     )
     assert fixed == ["experiment=clip", "a=[1,2]"]
-    assert varied == {"optimizer.lr": ["0.001", "0.0001"], "seed": ["0", "1", "2"], "model/connector": ["mlp", "linear"]}
+    assert varied == {
+        "optimizer.lr": ["0.001", "0.0001"],
+        "seed": ["0", "1", "2"],
+        "model/connector": ["mlp", "linear"],
+    }
 
 
 def test_a_typed_interval_is_a_range() -> None:

@@ -11,7 +11,9 @@ MakeRun = Callable[..., Path]
 
 
 def test_seeds_are_one_entry_with_mean_and_spread(make_run: MakeRun) -> None:
-    runs = [make_run(f"lr_{lr}__seed_{seed}", [3.0, lr * 100 + seed], lr, seed) for lr in (0.01, 0.02) for seed in (0, 1)]
+    runs = [
+        make_run(f"lr_{lr}__seed_{seed}", [3.0, lr * 100 + seed], lr, seed) for lr in (0.01, 0.02) for seed in (0, 1)
+    ]
     comparison = compare_runs(runs)
     first, second = comparison.entries
     assert (first.name, list(first.seeds), first.settings) == ("lr_0.01", [0, 1], {"optimizer.lr": 0.01})

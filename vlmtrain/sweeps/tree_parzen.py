@@ -1,5 +1,6 @@
 """The tree-structured Parzen estimator (Bergstra et al. 2011, NeurIPS), as Optuna has it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,11 @@ class TreeParzen:
 
     def suggest(self, number: int, space: Space, history: Sequence[Record], best: str) -> Mapping[str, Any]:
         """Values for trial `number`; the same history gives the same values."""
-        samplers = load_optuna().samplers
+        optuna = load_optuna()
         draw = self.seed + number  # the study is made anew each time, and would draw the same numbers again
-        sampler = samplers.TPESampler(n_startup_trials=self.num_random, constant_liar=True, seed=draw)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, since 2021
+            sampler = optuna.samplers.TPESampler(n_startup_trials=self.num_random, constant_liar=True, seed=draw)
         study = make_study([record for record in history if record.number < number], best, space, sampler)
         suggested: Mapping[str, Any] = study.ask(dict(make_distributions(space))).params
         return suggested
