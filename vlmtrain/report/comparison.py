@@ -67,11 +67,12 @@ class Comparison:
 
     @property
     def curves(self) -> list[str]:
-        """What has a curve of at least two points somewhere, headlines first."""
-        found = dict.fromkeys(
-            name
-            for entry in self.entries
-            for name, curves in entry.curves.items()
-            if any(len(curve) > 1 for curve in curves)
-        )
-        return [*(name for name in self.headline if name in found), *(n for n in found if n not in self.headline)]
+        """What a chart can show: curves of two points and more that are not all one value.  Headlines first, losses
+        next."""
+        names = dict.fromkeys(name for entry in self.entries for name in entry.curves)
+        moving = [name for name in names if self._moves(name)]
+        return sorted(moving, key=lambda name: (name not in self.headline, not name.endswith("/loss")))
+
+    def _moves(self, name: str) -> bool:
+        curves = [curve for entry in self.entries for curve in entry.curves.get(name, ())]
+        return any(len(curve) > 1 for curve in curves) and len({value for curve in curves for _, value in curve}) > 1

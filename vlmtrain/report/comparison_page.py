@@ -10,6 +10,7 @@ from vlmtrain.report.page_style import STYLE
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MOST_CHARTS = 12
+ABOUT_CURVES = "One line per run, in the colours of the table; point at a line to see its name and its last value."
 BEST, RIGHT = ' class="best"', ' class="figure-cell"'
 CHART_STYLE = """
 :root { --line-0: #2f6fb5; --line-1: #c8402f; --line-2: #1f8a57; --line-3: #9a6a00; --line-4: #7a4fb0;
@@ -57,7 +58,7 @@ def render_comparison(comparison: Comparison, title: str, command: str = "") -> 
             f'<p class="lead">{escape(describe_order(comparison))}</p>',
             f"<pre>{escape(command)}</pre>" if command else "",
             _section("Runs", _count(comparison), _leaderboard(comparison)),
-            _section("Curves", "One line per run; point at a line to see which it is.", _charts(comparison)),
+            _section("Curves", ABOUT_CURVES, _charts(comparison)),
             _section("Every figure", "At the end of training, all splits.", _figures(comparison)) if figures else "",
             "</main>\n</body>\n</html>\n",
         ]

@@ -63,7 +63,10 @@ def spell_spread(name: str, spread: Spread | None) -> str:
     if spread is None:
         return ""
     told = format_metric(name, spread.mean)
-    return told if spread.deviation is None else f"{told} ± {format_metric(name, spread.deviation)}"
+    if spread.deviation is None:
+        return told
+    deviation = format_metric(name, spread.deviation) if told.endswith("%") else f"{spread.deviation:.2g}"
+    return f"{told} ± {deviation}"
 
 
 def spell_value(value: Any) -> str:

@@ -54,8 +54,7 @@ def read_typed(typed: Typed) -> Asked:
             remedy = "name one, vlmtrain sweep +sweep=connectors, or type several values, vlmtrain -m optimizer.lr=a,b"
             raise ConfigError([Fault(GROUP, "nothing varies", f"{remedy}. Sweeps: {', '.join(groups[GROUP])}")])
     sweep = replace(expand(file, groups), metric=typed.options.get("by", file.metric))
-    _check(sweep, typed.config_dirs)
-    digest = _hash(sweep, typed.config_dirs)
+    digest = _hash(sweep, _compose_all(sweep, typed.config_dirs))
     folder = Path(run_dir).expanduser() if run_dir else SWEEPS / f"{name or WITHOUT_FILE}-{digest}"
     return Asked(name or WITHOUT_FILE, sweep, folder, typed.config_dirs)
 
@@ -101,7 +100,7 @@ def _with_typed(file: SweepFile, fixed: list[str], varied: Mapping[str, Any]) ->
     return replace(file, common=common, vary={**of_file, **varied, **single})
 
 
-def _check(sweep: Sweep, config_dirs: list[str]) -> None:
+def _compose_all(sweep: Sweep, config_dirs: list[str]) -> dict[str, dict[str, Any]]:
     """Every trial composes, or the corners of what is searched do; so that nothing ends on a typing error at night."""
     for part, node in (("search", sweep.search), ("prune", sweep.prune)):
         faults = list(check_parts(node, part)) if node is not None else []
@@ -109,10 +108,12 @@ def _check(sweep: Sweep, config_dirs: list[str]) -> None:
             faults = [Fault(part, f"got {node!r}, which has no _target_", "name a class: _target_: module.Class")]
         if faults:
             raise ConfigError(faults)
-    for overrides in [*sweep.settings.values(), *(_corners(sweep) if sweep.search is not None else [])]:
-        config = compose_trial(overrides, config_dirs)
-        if sweep.metric is not None:
+    trials = sweep.settings or {str(place): typed for place, typed in enumerate(_corners(sweep))}
+    configs = {name: compose_trial(overrides, config_dirs) for name, overrides in trials.items()}
+    if sweep.metric is not None:
+        for config in configs.values():
             _check_metric(sweep, config)
+    return configs
 
 
 def _check_metric(sweep: Sweep, config: Mapping[str, Any]) -> None:
@@ -132,11 +133,8 @@ def _corners(sweep: Sweep) -> list[list[str]]:
     return [[*sweep.common, *(f"{key}={values[place]}" for key, values in ends.items())] for place in (0, 1)]
 
 
-def _hash(sweep: Sweep, config_dirs: list[str]) -> str:
-    """Eight hex digits that two sweeps share if they would train the same: who starts it and how long it may go on
-    is not in it."""
-    trials = {name: hash_config(compose_trial(typed, config_dirs)) for name, typed in sweep.settings.items()}
-    if sweep.search is not None:
-        trials = {str(place): hash_config(compose_trial(typed, [])) for place, typed in enumerate(_corners(sweep))}
+def _hash(sweep: Sweep, configs: Mapping[str, dict[str, Any]]) -> str:
+    """Eight hex digits that two sweeps share if they would train the same, whoever starts them."""
+    trials = {name: hash_config(config) for name, config in configs.items()}
     told = [trials, sweep.as_much_as, sweep.metric, sweep.prune, sweep.search]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
