@@ -34,6 +34,7 @@ def test_what_is_typed_wins_over_the_file() -> None:
 def test_the_same_command_means_the_same_folder_and_another_one_another() -> None:
     first = read("+sweep=learning_rate", "seed=0").folder
     assert first == read("+sweep=learning_rate", "seed=0", "launcher=slurm", "trainer.num_workers=0").folder
+    assert first == read("+sweep=learning_rate", "seed=0", "--by=prefix/test/caption_accuracy").folder
     assert first.parent == Path("runs/sweeps") and first.name.startswith("learning_rate-")
     assert first != read("+sweep=learning_rate", "seed=1").folder
     assert read("+sweep=learning_rate", "run_dir=here").folder == Path("here")

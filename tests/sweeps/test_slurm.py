@@ -122,3 +122,8 @@ def test_submitting_loads_no_torch() -> None:
     code = "import sys, vlmtrain.sweeps.command, vlmtrain.sweeps.slurm, vlmtrain.sweeps.array_task\n"
     code += "sys.exit('torch' in sys.modules or 'optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_stages_of_a_trial_are_no_chain(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TYPED, "launcher.chain_stages=true"]) == 2
+    assert "chain_stages is for a single run" in capsys.readouterr().err

@@ -8,18 +8,20 @@ from typing import Any
 PREEMPTED = 143  # vlmtrain.training.stops.Preempted, which torch is not loaded for here
 
 
-def write_script(config: dict[str, Any], folder: Path, working_folder: Path) -> str:
-    """The script that runs the run in `folder`, started from `working_folder`."""
-    output = folder / "logs" / "slurm-%j.log"
-    options = ["--requeue", *job_options(config, config["experiment"] or "run", output)]
-    return surround(config, f"the run in {folder}", options, rank_command(config, folder), working_folder)
+def write_script(config: dict[str, Any], folder: Path, working_folder: Path, last_stage: str | None = None) -> str:
+    """The script that runs the run in `folder`, no further than `last_stage`, started from `working_folder`."""
+    name = "-".join(filter(None, [config["experiment"] or "run", last_stage]))
+    options = ["--requeue", *job_options(config, name, folder / "logs" / "slurm-%j.log")]
+    command = rank_command(config, folder, last_stage)
+    return surround(config, f"the run in {folder}", options, command, working_folder)
 
 
-def rank_command(config: dict[str, Any], folder: Path) -> list[str]:
+def rank_command(config: dict[str, Any], folder: Path, last_stage: str | None = None) -> list[str]:
     """What starts the ranks of a run inside a job."""
     launcher = config["launcher"]
     srun = ["srun", "--kill-on-bad-exit=1", *launcher["srun_options"]]
-    return [*srun, *launcher["container"], sys.executable, "-m", "vlmtrain.launch.slurm_rank", str(folder)]
+    rank = [sys.executable, "-m", "vlmtrain.launch.slurm_rank", str(folder), *([last_stage] if last_stage else [])]
+    return [*srun, *launcher["container"], *rank]
 
 
 def surround(

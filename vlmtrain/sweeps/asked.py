@@ -136,5 +136,6 @@ def _corners(sweep: Sweep) -> list[list[str]]:
 def _hash(sweep: Sweep, configs: Mapping[str, dict[str, Any]]) -> str:
     """Eight hex digits that two sweeps share if they would train the same, whoever starts them."""
     trials = {name: hash_config(config) for name, config in configs.items()}
-    told = [trials, sweep.as_much_as, sweep.metric, sweep.prune, sweep.search]
+    told = [trials, sweep.as_much_as, sweep.prune, sweep.search]
+    told += [sweep.metric] if sweep.prune or sweep.search else []  # otherwise it only orders what comes out
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]

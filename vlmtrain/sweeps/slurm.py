@@ -21,6 +21,8 @@ def launch(asked: Asked, sweep: Sweep, folder: SweepFolder, at_once: int | None)
     """Submits the trials that are not over; gives the exit code."""
     config = compose_trial(asked.example, asked.config_dirs)
     require_sbatch(config)
+    if config["launcher"]["chain_stages"]:
+        raise ValueError("launcher.chain_stages is for a single run: a trial of a sweep is one task of a job array.")
     home = folder.folder.resolve()
     job = read_job(home)
     if job is not None and (tasks := living_tasks(job)):

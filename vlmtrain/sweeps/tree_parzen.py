@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlmtrain.data.keys import key_of
 from vlmtrain.sweeps.history import Record
 from vlmtrain.sweeps.optuna_study import load_optuna, make_distributions, make_study
 from vlmtrain.sweeps.plans import Space
@@ -25,7 +26,8 @@ class TreeParzen:
     def suggest(self, number: int, space: Space, history: Sequence[Record], best: str) -> Mapping[str, Any]:
         """Values for trial `number`; the same history gives the same values."""
         optuna = load_optuna()
-        draw = self.seed + number  # the study is made anew each time, and would draw the same numbers again
+        # the study is made anew each time; neighbouring seeds would begin with numbers that are close together
+        draw = key_of("sweep", self.seed, number) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, since 2021
             sampler = optuna.samplers.TPESampler(n_startup_trials=self.num_random, constant_liar=True, seed=draw)
