@@ -31,6 +31,14 @@ def test_what_is_typed_wins_over_the_file() -> None:
     assert all("trainer.num_workers=0" in overrides for overrides in asked.sweep.settings.values())
 
 
+def test_a_few_settings_of_a_file_keep_what_is_adjusted_for_them() -> None:
+    settings = read("+sweep=connectors", "model/connector=mlp,perceiver").sweep.settings
+    assert list(settings) == ["mlp", "perceiver"]
+    assert "model.connector.num_latents=16" in settings["perceiver"]
+    with pytest.raises(ValueError, match="'mlp' is no setting of the sweep"):
+        read("+sweep=connectors", "model/connector=linear")
+
+
 def test_the_same_command_means_the_same_folder_and_another_one_another() -> None:
     first = read("+sweep=learning_rate", "seed=0").folder
     assert first == read("+sweep=learning_rate", "seed=0", "launcher=slurm", "trainer.num_workers=0").folder
@@ -90,6 +98,8 @@ def test_a_wrong_search_is_told(tmp_path: Path) -> None:
         (["plan", "--at-once=2", "experiment=clip"], "--at-once means nothing to plan; it belongs to sweep"),
         (["sweep", "--html=x"], "--html means nothing to sweep; it belongs to compare"),
         (["sweep", "+sweep=learning_rate", "--at-once=none"], "--at-once none: how many"),
+        (["sweep", "+sweep=learning_rate", "--fresh"], "--fresh means nothing to a sweep"),
+        (["compare", "lr=1"], "there is no run in lr=1"),
         (["compare", "nowhere"], "there is no run in nowhere"),
         (["compare"], "there is no run in nothing"),
     ],

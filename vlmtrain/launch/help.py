@@ -80,9 +80,12 @@ def _lines(verbs: Mapping[str, str], config_dirs: list[str]) -> Iterator[str]:
         yield f"  {key + '=':<28} {docs[key]}{suffix}"
     yield "  trainer.* and optimizer.* hold for every stage, stages.language.trainer.max_steps= for one"
     yield "\nGroups and their options"
-    for group, options in top_groups(find_groups(search_folders(config_dirs))).items():
+    groups = find_groups(search_folders(config_dirs))
+    for group, options in top_groups(groups).items():
         yield f"  {group}="
         yield from (f"    {name:<14} {describe(file)}" for name, file in options.items())
+    yield "\nSweeps: vlmtrain sweep"
+    yield from (f"  +sweep={name:<22} {describe(file)}" for name, file in groups["sweep"].items())
     yield "\nOptions"
     yield from (f"  {name:<18} {text}" for name, text in OPTIONS)
     yield "\nExamples"

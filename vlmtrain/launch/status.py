@@ -33,7 +33,7 @@ class Standing:
 
 
 def show_status(folders: list[str]) -> int:
-    """A table of the runs in `folders` (runs, or folders of runs); none named: those under runs/."""
+    """A table of the runs and sweeps in `folders` (runs, sweeps, or folders of them); none named: those in runs/."""
     places = [Path(folder).expanduser() for folder in folders or [str(RUNS)]]
     found = sorted({run for folder in places for run in _runs_below(folder)})
     sweeps = sorted({sweep for folder in places for sweep in _sweeps_below(folder)})
@@ -87,7 +87,8 @@ def _runs_below(folder: Path) -> list[Path]:
         return [folder.resolve()]
     if is_sweep(folder):
         return [run.resolve() for run in runs_of(folder)]
-    return [file.parent.resolve() for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{CONFIG_FILE}")]
+    runs = [file.parent.resolve() for depth in ("*", "*/*") for file in folder.glob(f"{depth}/{CONFIG_FILE}")]
+    return [run for run in runs if not is_sweep(run.parent)]
 
 
 def _sweeps_below(folder: Path) -> list[Path]:

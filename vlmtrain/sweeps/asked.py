@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmtrain.config.check import check
+from vlmtrain.config.choices import Groups
 from vlmtrain.config.compose import compose
 from vlmtrain.config.faults import ConfigError, Fault
 from vlmtrain.config.location import find_groups, search_folders
@@ -47,7 +48,7 @@ def read_typed(typed: Typed) -> Asked:
     fixed, varied = split_typed(rest)
     if name:
         file, groups = read_file(name, typed.config_dirs)
-        file = _with_typed(file, fixed, varied)
+        file = _with_typed(file, fixed, varied, groups)
     else:
         file, groups = SweepFile(fixed, varied), find_groups(search_folders(typed.config_dirs))
         if not varied:
@@ -88,7 +89,7 @@ def compose_trial(overrides: list[str], config_dirs: list[str], folder: Path | N
     return composed.config
 
 
-def _with_typed(file: SweepFile, fixed: list[str], varied: Mapping[str, Any]) -> SweepFile:
+def _with_typed(file: SweepFile, fixed: list[str], varied: Mapping[str, Any], groups: Groups) -> SweepFile:
     """What is typed wins; one value for a key that varies stands for its list."""
     of_file = dict(file.vary or {})
     single = {key: [value] for key, _, value in (override.partition("=") for override in fixed) if key in of_file}
@@ -97,7 +98,11 @@ def _with_typed(file: SweepFile, fixed: list[str], varied: Mapping[str, Any]) ->
         if varied:
             raise ValueError(f"{next(iter(varied))} has several values, and this sweep is a list of settings.")
         return replace(file, common=common)
-    return replace(file, common=common, vary={**of_file, **varied, **single})
+    typed = replace(file, common=common, vary={**of_file, **varied, **single})
+    if file.adjust is None:
+        return typed
+    left = expand(replace(typed, adjust=None, as_much_as=None), groups).settings
+    return replace(typed, adjust={name: more for name, more in file.adjust.items() if name in left})
 
 
 def _compose_all(sweep: Sweep, config_dirs: list[str]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,8 @@ UNCUT = 400  # columns of a table that goes into a file or a pipe
 
 def sweep(typed: Typed) -> int:
     """Trains every trial that is not over, here or as a job array; gives the exit code."""
+    if "fresh" in typed.switches:
+        raise ValueError("--fresh means nothing to a sweep: give another folder with run_dir=, or move a trial's away")
     asked = read_typed(typed)
     if "wandb-yaml" in typed.switches:
         sys.stdout.write(write_wandb(asked))
@@ -46,8 +48,11 @@ def sweep(typed: Typed) -> int:
 
 
 def compare(typed: Typed) -> int:
-    """Shows what differs between the runs, and with --html FILE writes it as a page with curves."""
-    comparison = compare_runs(find_runs(typed.words), typed.options.get("by"))
+    """Shows what differs between the runs, and with --html FILE writes it as a page with curves.
+
+    A folder with `=` in its name reads like an override, and is a run all the same.
+    """
+    comparison = compare_runs(find_runs([*typed.words, *typed.overrides]), typed.options.get("by"))
     _show(comparison)
     if "html" in typed.options:
         file = Path(typed.options["html"]).expanduser()
