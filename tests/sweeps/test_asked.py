@@ -40,19 +40,20 @@ def test_a_few_settings_of_a_file_keep_what_is_adjusted_for_them() -> None:
 
 
 def test_the_same_command_means_the_same_folder_and_another_one_another() -> None:
-    first = read("+sweep=learning_rate", "seed=0").folder
-    assert first == read("+sweep=learning_rate", "seed=0", "launcher=slurm", "trainer.num_workers=0").folder
-    assert first == read("+sweep=learning_rate", "seed=0", "--by=prefix/test/caption_accuracy").folder
+    typed = ["+sweep=learning_rate", "optimizer.lr=1e-3"]
+    first = read(*typed, "seed=0").folder
+    harmless = ["launcher=slurm", "trainer.num_workers=0", "--by=prefix/test/caption_accuracy"]
+    assert first == read(*typed, "seed=0", *harmless).folder
     assert first.parent == Path("runs/sweeps") and first.name.startswith("learning_rate-")
-    assert first != read("+sweep=learning_rate", "seed=1").folder
-    assert read("+sweep=learning_rate", "run_dir=here").folder == Path("here")
+    assert first != read(*typed, "seed=1").folder
+    assert read(*typed, "seed=0", "run_dir=here").folder == Path("here")
     search = read("+sweep=learning_rate_search").folder
     assert search != read("+sweep=learning_rate_search", "optimizer.lr=interval(1e-4,1e-2)").folder
 
 
 def test_what_was_asked_is_kept_and_read_again() -> None:
-    for name in ("learning_rate", "learning_rate_search"):
-        asked = read(f"+sweep={name}", f"run_dir={name}")
+    for name, typed in {"learning_rate": ["seed=0,1", "optimizer.lr=1e-3"], "learning_rate_search": []}.items():
+        asked = read(f"+sweep={name}", f"run_dir={name}", *typed)
         write_asked(asked, asked.sweep, make_plan(asked.sweep).num_trials)
         assert read_asked(Path(name)) == asked
     other = read("+sweep=learning_rate_search", "optimizer.lr=interval(1e-4,1e-2)", "run_dir=learning_rate_search")
@@ -96,8 +97,9 @@ def test_a_wrong_search_is_told(tmp_path: Path) -> None:
     ("typed", "told"),
     [
         (["plan", "--at-once=2", "experiment=clip"], "--at-once means nothing to plan; it belongs to sweep"),
+        (["plan", "-m", "experiment=clip", "seed=0,1"], "-m means nothing to plan"),
         (["sweep", "--html=x"], "--html means nothing to sweep; it belongs to compare"),
-        (["sweep", "+sweep=learning_rate", "--at-once=none"], "--at-once none: how many"),
+        (["sweep", "--at-once=none", "experiment=clip", "seed=0,1"], "--at-once none: how many"),
         (["sweep", "+sweep=learning_rate", "--fresh"], "--fresh means nothing to a sweep"),
         (["compare", "lr=1"], "there is no run in lr=1"),
         (["compare", "nowhere"], "there is no run in nowhere"),
@@ -117,8 +119,8 @@ def test_wandb_gets_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["parameters"] == {"optimizer.lr": log, "optimizer.warmup": {"values": [0, 15, 60]}}
     assert told["command"][:4] == ["${env}", "${interpreter}", "-m", "vlmtrain.main"]
     assert told["command"][-2:] == ["tracker=wandb", "${args_no_hyphens}"] and "experiment=prefix_lm" in told["command"]
-    assert main(["sweep", "+sweep=learning_rate", "--wandb-yaml"]) == 0
+    assert main(["sweep", "+sweep=learning_rate", "optimizer.lr=1e-3", "--wandb-yaml"]) == 0
     grid = yaml.safe_load(capsys.readouterr().out)
     assert grid["method"] == "grid" and grid["parameters"]["seed"] == {"values": [0, 1]}
-    assert main(["sweep", "+sweep=connectors", "--wandb-yaml"]) == 2
+    assert main(["sweep", "+sweep=connectors", "model/connector=mlp", "--wandb-yaml"]) == 2
     assert "cannot be said to it" in " ".join(capsys.readouterr().err.split())

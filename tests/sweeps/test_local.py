@@ -17,6 +17,7 @@ from vlmtrain.sweeps import local
 from vlmtrain.sweeps.asked import Asked
 
 METRIC = "s/test/loss"
+ASKED = {"name": "mine", "num_trials": 3, "sweep": {"metric": METRIC, "direction": None}}
 ROOT = Path(__file__).resolve().parents[2]
 # lr is the loss that it comes to; it notes its starts, heeds the stop signal, and does as `how` says
 TRAINING = textwrap.dedent("""
@@ -60,7 +61,7 @@ def run(settings: dict[str, list[str]], at_once: int = 1, prune: str | None = No
     node = {"_target_": prune, "num_finished": 1} if prune else None
     sweep = Sweep(settings, metric=METRIC, prune=node)
     folder = SweepFolder(Path("sweep"))
-    folder.write({"name": "mine", "num_trials": len(settings), "sweep": {}})
+    folder.write(ASKED)
     code = local.launch(Asked("mine", sweep, folder.folder, []), sweep, folder, at_once)
     return code, {trial.name: trial for trial in folder.trials()}
 
@@ -114,6 +115,7 @@ SWEEPING = textwrap.dedent("""
 
 def start_sweep() -> subprocess.Popen[bytes]:
     """In a process of its own, until its first trial trains."""
+    SweepFolder(Path("sweep")).write(ASKED)
     code = SWEEPING.format(tests=str(Path(__file__).parent), training=TRAINING)
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 60

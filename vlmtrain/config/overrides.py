@@ -40,7 +40,7 @@ def read_arguments(arguments: list[str], verbs: list[str], verbs_with_words: tup
         elif token == "-f":
             typed.switches.add("follow")
         elif token in SEVERAL:
-            typed.verb = "sweep"
+            _ask_for_sweep(token, typed)
         elif token.startswith("--") and token[2:] in SWITCHES:
             typed.switches.add(token[2:])
         elif token.startswith("-"):
@@ -58,6 +58,13 @@ def read_arguments(arguments: list[str], verbs: list[str], verbs_with_words: tup
 def typed_command() -> str:
     """The command line as it was typed, without the folder of the program."""
     return shlex.join(["vlmtrain", *sys.argv[1:]])
+
+
+def _ask_for_sweep(token: str, typed: Typed) -> None:
+    if typed.verb in (DEFAULT_VERB, "sweep"):
+        typed.verb = "sweep"
+    else:
+        typed.faults.append(Fault("", f"{token} means nothing to {typed.verb}", "it trains several settings: a sweep"))
 
 
 def _misplaced_options(typed: Typed) -> list[Fault]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vlmtrain.config.overrides import Typed, typed_command
 from vlmtrain.config.sweep import Sweep
+from vlmtrain.launch.local import world_size
 from vlmtrain.launch.run_folder import say
 from vlmtrain.launch.sweep_folder import DONE, PRUNED, SWEEP_FILE
 from vlmtrain.report.comparison import Comparison
@@ -29,6 +30,9 @@ def sweep(typed: Typed) -> int:
     """Trains every trial that is not over, here or as a job array; gives the exit code."""
     if "fresh" in typed.switches:
         raise ValueError("--fresh means nothing to a sweep: give another folder with run_dir=, or move a trial's away")
+    if world_size() > 1:
+        raise ValueError("a sweep starts its trials itself: leave torchrun out, and type distributed.num_processes=N")
+    at_once = _read_at_once(typed)
     asked = read_typed(typed)
     if "wandb-yaml" in typed.switches:
         sys.stdout.write(write_wandb(asked))
@@ -38,7 +42,7 @@ def sweep(typed: Typed) -> int:
     folder = write_asked(asked, settled, trials)
     say(f"sweep {asked.name}: {trials} trials in {asked.folder}")
     launcher = importlib.import_module(f"vlmtrain.sweeps.{_kind(asked)}")
-    code: int = launcher.launch(asked, settled, folder, _read_at_once(typed))
+    code: int = launcher.launch(asked, settled, folder, at_once)
     comparison = write_leaderboard(folder)
     if comparison is not None:
         _show(comparison)

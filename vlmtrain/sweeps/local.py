@@ -16,6 +16,7 @@ from vlmtrain.launch.run_folder import say
 from vlmtrain.launch.sweep_folder import DONE, FAILED, OVER, PRUNED, RUNNING, SweepFolder, Trial
 from vlmtrain.sweeps.asked import Asked
 from vlmtrain.sweeps.history import read_curve
+from vlmtrain.sweeps.leaderboard import write_leaderboard
 from vlmtrain.sweeps.plans import Plan, make_plan
 from vlmtrain.sweeps.preparing import open_trial, prepare
 from vlmtrain.sweeps.trial_process import PREEMPTED, Judge, TrialProcess
@@ -94,6 +95,7 @@ class LocalSweep:
             trial, _ = process.finish()
             failed |= trial.outcome == FAILED
             say(f"{trial.name}: {_tell(trial, self._sweep.metric)}")
+            write_leaderboard(self._folder)
         return failed
 
 

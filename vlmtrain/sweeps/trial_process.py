@@ -94,7 +94,7 @@ def conclude(trial: Trial, code: int, was_hopeless: bool = False, was_asked: boo
     """Writes down what an exit code means: done, pruned, failed with its reason, or (asked to end) nothing yet."""
     ended = trial
     if not is_finished(trial.folder):
-        if was_hopeless and code == PREEMPTED:
+        if was_hopeless and code in (PREEMPTED, 128 + STOP):  # the latter while it was still importing
             ended = replace(trial, outcome=PRUNED, reason="worse than the others at this step")
         elif not was_asked and code not in ASKED_TO_END:
             ended = replace(trial, outcome=FAILED, reason=_reason(trial.folder, code))
