@@ -47,7 +47,8 @@ def test_a_page_needs_no_script_and_no_other_file_and_escapes_what_it_shows(comp
     assert "&lt;b&gt;first&lt;/b&gt;" in page and "killed &amp; gone" in page and "sweep &lt;mine&gt;" in page
     assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page
     assert tags.count("tr") == 3 + 3 and '<tr class="best">' in page
-    assert tags.count("svg") == 1, "what never changes has no chart"
+    assert tags.count("figure") == 1, "what never changes has no chart"
+    assert '<tr class="failed">' in page
 
 
 def test_every_colour_of_a_line_is_there_light_and_dark(comparison: Comparison) -> None:
@@ -72,6 +73,15 @@ def test_a_chart_is_svg_within_its_frame() -> None:
 def test_a_chart_of_any_scale_has_ticks_that_differ(points: list[tuple[int, float]]) -> None:
     ticks = re.findall(r'text-anchor="end">([^<]+)</text>', draw_chart([Line("a", 0, points)], "t"))[:-1]
     assert len(ticks) >= 2 and len(set(ticks)) == len(ticks)
+
+
+def test_one_run_that_diverges_leaves_the_chart_and_the_others_stay_readable() -> None:
+    calm = [Line(str(number), number, [(step, 1.0 + 0.1 * number) for step in range(10)]) for number in range(5)]
+    wild = Line("wild", 5, [(0, 1.2), (1, 60.0), (2, 90.0)])
+    chart = draw_chart([*calm, wild], "t")
+    assert "a line goes up to 90" in chart and "goes up to" not in draw_chart(calm, "t")
+    heights = {float(y) for y in re.findall(r'points="[\d.]+,([\d.-]+) ', chart)}
+    assert max(heights) - min(heights) > 100, "of 254 pixels"
 
 
 def test_what_is_not_finite_leaves_a_gap() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vlmtrain.launch.sweep_folder import SweepFolder
+from vlmtrain.main import main
 from vlmtrain.sweeps.comparing import compare_runs, find_runs
 
 MakeRun = Callable[..., Path]
@@ -59,3 +61,18 @@ def test_a_run_that_has_just_begun_can_be_compared(make_run: MakeRun) -> None:
     comparison = compare_runs(runs)
     assert [entry.state for entry in comparison.entries] == ["stopped", "stopped"]
     assert comparison.metrics == ["s/loss"] and comparison.curves == []
+
+
+def test_a_sweep_says_itself_what_is_best(
+    make_run: MakeRun, mark_trial: Callable[..., object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SweepFolder(tmp_path / "sweep")
+    sweep.write({"name": "mine", "num_trials": 2, "sweep": {"metric": "s/accuracy", "direction": "lowest"}})
+    for number, accuracy in enumerate((0.9, 0.1)):
+        mark_trial(make_run(f"sweep/lr_{number}", [1.0 + number], float(number), accuracy=accuracy), number)
+    assert main(["compare", "sweep", "--html=page.html"]) == 0
+    told = capsys.readouterr()
+    assert told.out.index("lr_1") < told.out.index("lr_0") and "Ordered by s/accuracy, lowest first" in told.out
+    assert "<h1>vlmtrain compare</h1>" in Path("page.html").read_text()
+    assert main(["compare", "sweep", "--by=s/test/loss"]) == 0
+    assert "Ordered by s/test/loss, lowest first" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from vlmtrain.report.page_style import STYLE
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MOST_CHARTS = 12
 ABOUT_CURVES = "One line per run, in the colours of the table; point at a line to see its name and its last value."
-BEST, RIGHT = ' class="best"', ' class="figure-cell"'
+BEST, FAILED, RIGHT = ' class="best"', ' class="failed"', ' class="figure-cell"'
 CHART_STYLE = """
 :root { --line-0: #2f6fb5; --line-1: #c8402f; --line-2: #1f8a57; --line-3: #9a6a00; --line-4: #7a4fb0;
   --line-5: #0f8a96; --line-6: #b8407f; --line-7: #5d6470; }
@@ -25,7 +25,10 @@ th { color: var(--grey); font-weight: 600; }
 tr:last-child td { border-bottom: 0; }
 td.figure-cell { font-variant-numeric: tabular-nums; text-align: right; }
 th.figure-cell { text-align: right; }
-td.reason { white-space: normal; min-width: 220px; max-width: 420px; overflow-wrap: anywhere; color: var(--red); }
+th { white-space: normal; vertical-align: bottom; }
+.reason { display: block; white-space: normal; min-width: 180px; max-width: 340px; overflow-wrap: anywhere;
+  color: var(--grey); font-size: 0.86rem; }
+tr.failed .reason { color: var(--red); }
 tr.best td { background: var(--green-soft); }
 .swatch { display: inline-block; width: 22px; height: 0; border-top: 3px solid currentColor; margin-right: 9px;
   vertical-align: middle; }
@@ -34,7 +37,7 @@ tr.best td { background: var(--green-soft); }
 .chart { background: var(--card); border: 1px solid var(--edge); border-radius: 16px; padding: 16px 18px 10px;
   margin: 0; }
 .chart figcaption { font-weight: 600; margin-bottom: 6px; overflow-wrap: anywhere; }
-.chart svg { width: 100%; height: auto; display: block; overflow: visible; }
+.chart > svg { width: 100%; height: auto; display: block; overflow: visible; }
 .grid { stroke: var(--edge); stroke-width: 1; }
 .tick, .unit { fill: var(--grey); font-size: 12px; }
 .line polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
@@ -77,19 +80,17 @@ def _count(comparison: Comparison) -> str:
 def _leaderboard(comparison: Comparison) -> str:
     metrics = list(comparison.headline)[:MOST_METRICS]
     has_seeds = any(len(entry.seeds) > 1 for entry in comparison.entries)
-    has_reasons = any(entry.reason for entry in comparison.entries)
     heading = [_th("run"), _th("state"), _th("seeds", True) if has_seeds else ""]
     heading += [*(_th(name, True) for name in metrics), *(_th(spell_key(key), True) for key in comparison.keys)]
-    heading += [_th("reason")] if has_reasons else []
     rows = [f"<tr>{''.join(heading)}</tr>"]
     for number, entry in enumerate(comparison.entries):
-        cells = [_name(entry, number), f"<td>{escape(entry.state)}</td>"]
+        cells = [_name(entry, number), _state(entry)]
         cells += [_figure(str(len(entry.seeds)))] if has_seeds else []
         cells += [_figure(spell_spread(name, entry.metrics.get(name))) for name in metrics]
         cells += [_figure(spell_value(entry.settings[key])) for key in comparison.keys]
-        cells += [f'<td class="reason">{escape(entry.reason)}</td>'] if has_reasons else []
         is_best = number == 0 and comparison.by is not None and entry.is_done
-        rows.append(f"<tr{BEST if is_best else ''}>{''.join(cells)}</tr>")
+        kind = BEST if is_best else FAILED if "failed" in entry.states else ""
+        rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
@@ -126,9 +127,14 @@ def _name(entry: Entry, number: int) -> str:
     return f'<td title="{escape(", ".join(entry.folders))}">{swatch}{escape(entry.name)}</td>'
 
 
+def _state(entry: Entry) -> str:
+    reason = f'<span class="reason">{escape(entry.reason)}</span>' if entry.reason and not entry.is_done else ""
+    return f"<td>{escape(entry.state)}{reason}</td>"
+
+
 def _figure(text: str) -> str:
     return f"<td{RIGHT}>{escape(text)}</td>"
 
 
 def _th(text: str, is_figure: bool = False) -> str:
-    return f"<th{RIGHT if is_figure else ''}>{escape(text)}</th>"
+    return f"<th{RIGHT if is_figure else ''}>{escape(text).replace('/', '/<wbr>')}</th>"

@@ -10,6 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34
 NUM_COLOURS = 8  # beyond them lines are dashed, in the same colours again
 MOST_TICKS = 5
 MOST_POINTS = 400  # of a line; a longer one is thinned out
+COMMON_SHARE, TALLEST = 0.9, 4.0  # what towers so many times above this share of the values leaves the chart
 Place = Callable[[float, float], tuple[float, float]]  # (step, value) -> (x, y)
 
 
@@ -23,14 +24,16 @@ class Line:
 
 
 def draw_chart(lines: Sequence[Line], title: str) -> str:
-    """The chart, with a tooltip at each line.  Values that are not finite leave gaps."""
+    """The chart, with a tooltip at each line.  Values that are not finite leave gaps; one run that diverges does not
+    press all others to the ground, but leaves the chart, and the chart says so."""
     finite = [(step, value) for line in lines for step, value in line.points if math.isfinite(value)]
     if not finite:
         return f'<p class="about">{escape(title)}: no finite value</p>'
     steps, values = [step for step, _ in finite], [value for _, value in finite]
-    across, up = _ticks(min(0, *steps), max(steps)), _ticks(min(values), max(values))
+    top = _top(values)
+    across, up = _ticks(min(0, *steps), max(steps)), _ticks(min(values), top)
     low_x, high_x = min(across[0], min(steps)), max(across[-1], max(steps))
-    low_y, high_y = min(up[0], min(values)), max(up[-1], max(values))
+    low_y, high_y = min(up[0], min(values)), max(up[-1], top)
 
     def place(step: float, value: float) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * (step - low_x) / (high_x - low_x or 1)
@@ -39,10 +42,14 @@ def draw_chart(lines: Sequence[Line], title: str) -> str:
 
     grid = [_horizontal(place(low_x, tick)[1], _spell(tick, up)) for tick in up]
     grid += [_tick_below(place(tick, low_y)[0], _spell(tick, across)) for tick in across]
-    drawn = [_draw_line(line, place) for line in lines]
+    drawn = "".join(_draw_line(line, place) for line in lines)
+    frame = (LEFT, TOP - 4, WIDTH - LEFT, HEIGHT - TOP - BOTTOM + 8)  # an inner svg cuts off what is outside of it
+    inside = '<svg x="{0}" y="{1}" width="{2}" height="{3}" viewBox="{0} {1} {2} {3}">'.format(*frame)
+    told = f"a line goes up to {max(values):.4g}" if max(values) > high_y else ""
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(grid)}{''.join(drawn)}"
+        f"{''.join(grid)}{inside}{drawn}</svg>"
+        f'<text class="unit" x="{WIDTH - RIGHT}" y="{TOP + 14}" text-anchor="end">{told}</text>'
         f'<text class="unit" x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">step</text></svg>'
     )
 
@@ -69,6 +76,12 @@ def _draw_line(line: Line, place: Place) -> str:
     last = next((value for _, value in reversed(line.points) if math.isfinite(value)), math.nan)
     told = escape(f"{line.label}: {last:.4g}")
     return f'<g class="line {style_of(line.series)}"><title>{told}</title>{"".join(drawn)}</g>'
+
+
+def _top(values: Sequence[float]) -> float:
+    """The highest value, or where few values tower above all others a little more than those have."""
+    low, common, high = min(values), sorted(values)[int(COMMON_SHARE * (len(values) - 1))], max(values)
+    return low + 1.5 * (common - low) if low < common and high - low > TALLEST * (common - low) else high
 
 
 def _ticks(low: float, high: float) -> list[float]:

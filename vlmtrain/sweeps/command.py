@@ -12,7 +12,7 @@ from vlmtrain.config.overrides import Typed, typed_command
 from vlmtrain.config.sweep import Sweep
 from vlmtrain.launch.local import world_size
 from vlmtrain.launch.run_folder import say
-from vlmtrain.launch.sweep_folder import DONE, PRUNED, SWEEP_FILE
+from vlmtrain.launch.sweep_folder import DONE, PRUNED, SWEEP_FILE, SweepFolder, is_sweep
 from vlmtrain.report.comparison import Comparison
 from vlmtrain.report.comparison_page import render_comparison
 from vlmtrain.report.comparison_table import describe_order, draw_comparison
@@ -56,7 +56,12 @@ def compare(typed: Typed) -> int:
 
     A folder with `=` in its name reads like an override, and is a run all the same.
     """
-    comparison = compare_runs(find_runs([*typed.words, *typed.overrides]), typed.options.get("by"))
+    words = [*typed.words, *typed.overrides]
+    asked: dict[str, Any] = {}
+    if len(words) == 1 and is_sweep(Path(words[0]).expanduser()):  # it says itself what is best
+        asked = SweepFolder(Path(words[0]).expanduser()).read()["sweep"]
+    by = typed.options.get("by", asked.get("metric"))
+    comparison = compare_runs(find_runs(words), by, asked.get("direction") if by == asked.get("metric") else None)
     _show(comparison)
     if "html" in typed.options:
         file = Path(typed.options["html"]).expanduser()
