@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [
     "experiment=prefix_lm", "data.folder=scenes", "data.num_train=32", "data.num_test=8", "data.num_compositional=8",
-    "data.num_processes=1", "trainer.max_steps=4", "trainer.batch_size=4", "trainer.num_workers=0", "optimizer.warmup=0",
+    "data.num_processes=1", "trainer.max_steps=4", "trainer.log_every=1",
+    "trainer.batch_size=4", "trainer.num_workers=0", "optimizer.warmup=0",
     "trainer.threads=1", "trainer.evaluate_every=2", "stages.prefix.evaluation.captions.limit=4", "run_dir=sweep",
 ]  # fmt: skip
 
