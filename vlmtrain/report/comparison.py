@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
@@ -58,7 +58,6 @@ class Comparison:
     headline: Sequence[str]  # metrics that a table begins with
     by: str | None = None
     best: str = "highest"
-    notes: Sequence[str] = field(default_factory=tuple)
 
     @property
     def metrics(self) -> list[str]:
