@@ -19,11 +19,12 @@ from typing import Any
 from vlmtrain.config.check import check
 from vlmtrain.config.compose import compose
 from vlmtrain.config.overrides import read_arguments
-from vlmtrain.config.sweep import Sweep, read_sweep
+from vlmtrain.config.sweep import read_sweep
 from vlmtrain.launch.arithmetic import count_arithmetic
 from vlmtrain.report.highlights import highlight
 from vlmtrain.report.start_summary import format_count
 from vlmtrain.report.summary_json import read_summary
+from vlmtrain.sweeps.equal_arithmetic import equal_arithmetic
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs" / "results"
@@ -66,7 +67,7 @@ def main() -> None:
         _write(KEPT, kept)
     for name in arguments.sweep:
         sweep, entries = read_sweep(name), sweeps.setdefault(name, {})
-        for setting, (overrides, arithmetic) in equal_arithmetic(sweep).items():
+        for setting, (overrides, arithmetic) in equal_arithmetic(sweep, _compose, count_arithmetic).items():
             run = _train(RUNS / f"sweep_{name}" / setting, overrides)
             entries[setting] = {**_entry(run), "arithmetic": arithmetic, "figures": _figures(run)}
             _write(KEPT_SWEEPS, sweeps)
@@ -94,22 +95,6 @@ def render_sweep(name: str, entries: dict[str, Any]) -> str:
         amounts = [str(entry["steps"]), f"{entry['arithmetic']:.2e}", f"{entry['seconds']:.0f}"]
         rows.append([setting, *counts, *amounts, *(entry["figures"].get(label, "") for label in labels)])
     return SWEEP_HEAD.format(name=name) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def equal_arithmetic(sweep: Sweep) -> dict[str, tuple[list[str], int]]:
-    """Setting -> its overrides, with the steps that the arithmetic of `as_much_as` buys; and what its run takes."""
-    configs = {setting: _compose(overrides) for setting, overrides in sweep.settings.items()}
-    costs = {setting: count_arithmetic(config) for setting, config in configs.items()}
-    planned = {}
-    for setting, overrides in sweep.settings.items():
-        given = setting if sweep.as_much_as is None else sweep.as_much_as
-        steps = {
-            name: max(1, round(stage["trainer"]["max_steps"] * costs[given][name] / costs[setting][name]))
-            for name, stage in configs[given]["stages"].items()
-        }
-        lengths = [f"stages.{name}.trainer.max_steps={count}" for name, count in steps.items()]
-        planned[setting] = ([*overrides, *lengths], sum(steps[name] * costs[setting][name] for name in steps))
-    return planned
 
 
 def _compose(overrides: list[str]) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def test_help_lists_verbs_groups_and_options(capsys: pytest.CaptureFixture[str])
         "clip_b16",
         "experiment=",
         "blip2_opt",
+        "+sweep=learning_rate",
+        "--at-once",
         "--config-dir",
         "trainer.max_steps=",
     ):

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from vlmtrain import run
 from vlmtrain.config.compose import compose
+from vlmtrain.config.stored import write_config
 from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.run import open_run
 from vlmtrain.stage import RunContext
@@ -14,10 +16,13 @@ TEXTS = "stages.language.data={_target_: vlmtrain.data.scenes_data.SceneTexts, n
 
 
 def opened(folder: Path, *overrides: str) -> RunContext:
+    return open_run(composed(folder, *overrides), folder)
+
+
+def composed(folder: Path, *overrides: str) -> dict[str, Any]:
     few = [f"data.{name}=8" for name in ("num_train", "num_test", "num_compositional")]
     typed = ["experiment=blip2_opt", f"data.folder={folder}", *few, "data.num_processes=1", "trainer.batch_size=8"]
-    config: dict[str, Any] = compose([*typed, *overrides]).config
-    return open_run(config, folder)
+    return compose([*typed, *overrides]).config
 
 
 def test_stages_share_the_data_of_the_run_unless_they_have_their_own(tmp_path: Path) -> None:
@@ -38,3 +43,19 @@ def test_the_control_run_trains_on_other_images_and_is_evaluated_on_the_right_on
 def test_a_batch_larger_than_a_later_stages_data_is_told_before_the_first_trains(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="64 samples and the data has 40"):
         opened(tmp_path, "stages.representation.trainer.batch_size=8", "stages.language.trainer.batch_size=64", TEXTS)
+
+
+def test_a_process_may_end_with_an_earlier_stage_than_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    told: list[object] = []
+    write_config(composed(tmp_path), tmp_path)
+    monkeypatch.setattr(run, "_prepare_process", lambda config, folder: None)
+    monkeypatch.setattr(run, "describe_start", lambda *facts: None)
+    monkeypatch.setattr(run, "render_start", lambda summary: "")
+    monkeypatch.setattr(run, "Stage", lambda name, section, context: name)
+    monkeypatch.setattr(run, "_run_stage", lambda stage, journal, signals: trained.append(stage))
+    monkeypatch.setattr(run, "_tell", lambda *facts: told.append(facts))
+    run.train(tmp_path, "representation")
+    assert trained == ["representation"] and not told, "the run is not over: no summary.json"
+    run.train(tmp_path, "language")
+    assert trained == ["representation", "representation", "language"] and len(told) == 1

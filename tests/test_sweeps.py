@@ -3,12 +3,11 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from vlmtrain.config.compose import compose
-from vlmtrain.config.sweep import Sweep, read_sweep
+from vlmtrain.config.sweep import read_sweep
 from vlmtrain.shapes import build_on_meta
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "results.py"
@@ -49,31 +48,6 @@ def test_twins_differ_in_the_language_model_alone() -> None:
 @pytest.mark.parametrize("connector", read_sweep("connectors").settings)
 def test_every_connector_of_the_sweep_is_built(connector: str) -> None:
     assert parameters(read_sweep("connectors").settings[connector])[1] > 0
-
-
-def plan(script: ModuleType, monkeypatch: pytest.MonkeyPatch, as_much_as: str | None) -> dict[str, Any]:
-    costs = {"linear": 100, "mlp": 300}
-
-    def count(config: dict[str, Any]) -> dict[str, int]:
-        name = config["model"]["connector"]["_target_"].rsplit(".", 2)[1]
-        return {stage: costs[name] for stage in config["stages"]}
-
-    monkeypatch.setattr(script, "count_arithmetic", count)
-    settings = {name: ["experiment=prefix_lm", f"model/connector={name}", "trainer.max_steps=60"] for name in costs}
-    planned: dict[str, Any] = script.equal_arithmetic(Sweep(settings, as_much_as))
-    return planned
-
-
-def test_what_is_cheaper_gets_more_steps(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = plan(script, monkeypatch, "mlp")
-    steps = {name: compose(overrides).config["stages"]["prefix"]["trainer"] for name, (overrides, _) in planned.items()}
-    assert {name: trainer["max_steps"] for name, trainer in steps.items()} == {"linear": 180, "mlp": 60}
-    assert [arithmetic for _, arithmetic in planned.values()] == [18_000, 18_000]
-
-
-def test_without_a_measure_all_keep_their_steps(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = plan(script, monkeypatch, None)
-    assert [arithmetic for _, arithmetic in planned.values()] == [6_000, 18_000]
 
 
 def test_a_table_has_a_row_for_every_setting_and_a_column_for_every_figure(script: ModuleType) -> None:

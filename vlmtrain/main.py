@@ -17,6 +17,8 @@ from vlmtrain.launch.local import world_size
 
 VERBS = {
     "train": "train an experiment; the same command again resumes it",
+    "sweep": "train an experiment in several settings: +sweep=NAME, or keys with several values, as -m does",
+    "compare": "what differs between runs, in config and in metrics: RUN RUN ..., with --html FILE as a page",
     "plan": "parts, parameters, memory, steps and disk, without loading a weight",
     "status": "how far runs are: those under runs/, or the folders named",
     "logs": "what a run printed under SLURM: logs RUN, with -f whatever comes",
@@ -24,13 +26,15 @@ VERBS = {
     "help": "this text",
 }
 
+WITH_WORDS = ("config", "help", "status", "logs", "compare")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The command.  Exit codes: 0 fine, 2 yours to mend, 3 non-finite, 4 disk, 143 preempted, 1 a bug."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with_traceback = "--debug" in arguments
     try:
-        typed = read_arguments(arguments, list(VERBS), verbs_with_words=("config", "help", "status", "logs"))
+        typed = read_arguments(arguments, list(VERBS), verbs_with_words=WITH_WORDS)
         if typed.verb == "help" or "help" in typed.switches:
             return show_help(VERBS, typed.config_dirs)
         if typed.faults:
@@ -47,6 +51,9 @@ def run_verb(typed: Typed) -> int:
         return show_keys()
     if typed.verb in ("status", "logs"):
         return show_runs(typed)
+    if typed.verb in ("sweep", "compare"):
+        several: int = getattr(importlib.import_module("vlmtrain.sweeps.command"), typed.verb)(typed)
+        return several
     if typed.words:
         raise ConfigError([Fault("", f"vlmtrain config {typed.words[0]} is unknown", offer(typed.words[0], ["keys"]))])
     config = resolve(typed)

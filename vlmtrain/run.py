@@ -31,8 +31,8 @@ from vlmtrain.training.trainer import Trainer
 KERNELS = "kernels.json"
 
 
-def train(folder: Path) -> None:
-    """Trains what `folder`/config.yaml says, from wherever an earlier process left it."""
+def train(folder: Path, last_stage: str | None = None) -> None:
+    """Trains what `folder`/config.yaml says, from wherever an earlier process left it; no further than `last_stage`."""
     started = time.monotonic()
     config = read_config(folder)
     _prepare_process(config, folder)
@@ -48,7 +48,11 @@ def train(folder: Path) -> None:
         for name, section in config["stages"].items():
             if name not in done:
                 done[name] = _run_stage(Stage(name, section, run), journal, signals)
-    if journal.is_main_process:
+            if name == last_stage:
+                break
+    if len(done) < len(config["stages"]):
+        journal.say(f"stage {last_stage} is done; the next ones are jobs of their own")
+    elif journal.is_main_process:
         _tell(config, folder, [done[name] for name in config["stages"]], journal, time.monotonic() - started)
     journal.finish()
 

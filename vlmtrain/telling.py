@@ -1,8 +1,6 @@
 """What a run tells at its start and at its end, put together from its configuration and its results."""
 
 import resource
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 
 from vlmtrain.config.location import conf_folder
+from vlmtrain.config.overrides import typed_command
 from vlmtrain.report.end_report import EndReport
 from vlmtrain.report.sample_page import PageHeading
 from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSummary
@@ -127,11 +126,6 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def typed_command() -> str:
-    """The command line as it was typed, without the folder of the program."""
-    return shlex.join(["vlmtrain", *sys.argv[1:]])
 
 
 def _data_lines(data: dict[str, Any]) -> list[DataLine]:

@@ -39,13 +39,13 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def training(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Takes the place of vlmtrain.run; `training.train` may be exchanged."""
     module = types.ModuleType("vlmtrain.run")
-    module.train = lambda folder: (folder / "summary.json").write_text(json.dumps({"state": "done"}))  # type: ignore[attr-defined]
+    module.train = lambda folder, last_stage=None: (folder / "summary.json").write_text(json.dumps({"state": "done"}))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vlmtrain.run", module)
     return module
 
 
 def raising(error: BaseException) -> Any:
-    def train(folder: Path) -> None:
+    def train(folder: Path, last_stage: str | None = None) -> None:
         raise error
 
     return train

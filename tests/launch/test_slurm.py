@@ -149,6 +149,23 @@ def test_a_dry_run_submits_nothing_and_needs_no_slurm(monkeypatch: pytest.Monkey
         slurm.launch(configure())
 
 
+def test_stages_may_be_jobs_that_wait_for_each_other(commands: Path) -> None:
+    write_command(commands / "sbatch", 'echo "$*" >> asked; echo $((6 + $(wc -l < asked)))')
+    assert slurm.launch(configure("launcher.chain_stages=true")) == 0
+    run = Path("run").resolve()
+    assert Path("asked").read_text().splitlines() == [
+        f"--parsable {run}/job-representation.sbatch",
+        f"--parsable --dependency=afterok:7 --kill-on-invalid-dep=yes {run}/job-language.sbatch",
+    ]
+    assert slurm.read_job(run) == "8", "the last one stands for the run"
+    assert "slurm_rank " + str(run) + " representation\n" in (run / "job-representation.sbatch").read_text()
+    (run / "results").mkdir()
+    (run / "results" / "representation.json").touch()
+    Path("asked").unlink()
+    assert slurm.launch(configure("launcher.chain_stages=true")) == 0
+    assert Path("asked").read_text() == f"--parsable {run}/job.sbatch\n", "one stage is left: an ordinary job"
+
+
 def test_a_run_in_the_queue_or_in_training_is_not_submitted_twice(commands: Path) -> None:
     slurm.launch(configure())
     Path("queue").write_text("7 PENDING Resources\n")
@@ -186,13 +203,14 @@ def test_a_task_becomes_the_rank_that_slurm_says(
         monkeypatch.setenv(name, "")  # so that what the task sets is gone after the test
     locked = []
 
-    def train(folder: Path) -> int:
+    def train(folder: Path, last_stage: str | None = None) -> int:
+        assert last_stage == "language"
         locked.append((folder / ".lock").exists())
         return ended_with
 
     monkeypatch.setattr(slurm_rank, "run_rank", train)
     monkeypatch.setattr(slurm_rank, "remember_early_signals", lambda: None)
-    assert slurm_rank.main(["run"]) == code
+    assert slurm_rank.main(["run", "language"]) == code
     assert locked == [rank == "0"]
     assert {ours: os.environ[ours] for ours in slurm_rank.FROM_SLURM} == {
         "RANK": rank, "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"

@@ -102,6 +102,7 @@ class LauncherConfig:
     container: list[str] = option(list, 'words before python: [apptainer, exec, "--nv", vlmtrain.sif]')
     srun_options: list[str] = option(list, 'further options of srun: ["--container-image=vlmtrain.sqsh"]')
     options: dict[str, str] = option(dict, "further options of sbatch: {constraint: a100}")
+    chain_stages: bool = option(False, "one job per stage, each waiting for the one before, instead of one for all")
     dry_run: bool = option(False, "write the script, submit nothing")
 
 

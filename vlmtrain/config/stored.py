@@ -59,7 +59,12 @@ def find_differences(stored: dict[str, Any], config: dict[str, Any]) -> list[str
 
 def _telling(config: dict[str, Any]) -> dict[str, Any]:
     flat = flatten(config)
-    return {key: value for key, value in flat.items() if not any(fnmatchcase(key, pattern) for pattern in HARMLESS)}
+    return {key: value for key, value in flat.items() if tells_apart(key)}
+
+
+def tells_apart(key: str) -> bool:
+    """Whether two runs that differ in this key learn otherwise."""
+    return not any(fnmatchcase(key, pattern) for pattern in HARMLESS)
 
 
 def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,8 @@ EXAMPLES = (
     ("vlmtrain plan experiment=blip2_opt scale=paper", "parameters, memory, steps and disk before paying for them"),
     ("vlmtrain experiment=blip2_opt data=pairs data.path=FOLDER", "your own pictures and captions"),
     ("vlmtrain experiment=blip2_opt stages=[language] init_from=RUN", "the second stage alone"),
+    ("vlmtrain sweep +sweep=learning_rate --at-once 2", "several settings, two trials at a time, and a leaderboard"),
+    ("vlmtrain -m experiment=blip2_opt optimizer.lr=3e-4,1e-3 seed=0,1", "every combination of what is typed"),
     ("vlmtrain experiment=blip2_opt distributed=ddp distributed.num_processes=2", "two processes"),
 )
 TYPED_KEYS: tuple[str, ...] = (
@@ -39,6 +41,10 @@ OPTIONS = (
     ("--fresh", "start over; an old run in run_dir= is moved aside, never deleted"),
     ("--config-dir DIR", "a folder of your own config files, laid out like conf/"),
     ("--allow PACKAGE", "let _target_ name parts of your package (also VLMTRAIN_ALLOW)"),
+    ("--at-once N", "trials of a sweep that run at the same time [1 here, all under SLURM]"),
+    ("--by METRIC", "what a comparison or a sweep is ordered by: STAGE/SPLIT/METRIC"),
+    ("--html FILE", "write a comparison as a page with curves"),
+    ("--wandb-yaml", "print a sweep for `wandb sweep` instead of running it"),
     ("--debug", "show tracebacks"),
 )
 
@@ -74,9 +80,12 @@ def _lines(verbs: Mapping[str, str], config_dirs: list[str]) -> Iterator[str]:
         yield f"  {key + '=':<28} {docs[key]}{suffix}"
     yield "  trainer.* and optimizer.* hold for every stage, stages.language.trainer.max_steps= for one"
     yield "\nGroups and their options"
-    for group, options in top_groups(find_groups(search_folders(config_dirs))).items():
+    groups = find_groups(search_folders(config_dirs))
+    for group, options in top_groups(groups).items():
         yield f"  {group}="
         yield from (f"    {name:<14} {describe(file)}" for name, file in options.items())
+    yield "\nSweeps: vlmtrain sweep"
+    yield from (f"  +sweep={name:<22} {describe(file)}" for name, file in groups["sweep"].items())
     yield "\nOptions"
     yield from (f"  {name:<18} {text}" for name, text in OPTIONS)
     yield "\nExamples"

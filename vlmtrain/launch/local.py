@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmtrain.config.stored import CONFIG_FILE, find_differences, read_config
 from vlmtrain.launch.processes import run_processes
-from vlmtrain.launch.rank import run_rank
+from vlmtrain.launch.rank import run_rank, watch_launcher
 from vlmtrain.launch.run_folder import choose_folder, has_work, open_folder
 from vlmtrain.training.run_lock import RunLock
 
@@ -18,6 +18,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
     """Trains what the resolved `config` describes; gives the exit code."""
     if world_size() > 1:
         return _join(config, start_fresh, with_traceback)
+    watch_launcher()  # a trial ends with its sweep
     choice = choose_folder(config, start_fresh)
     if not has_work(choice, config, start_fresh):
         return 0

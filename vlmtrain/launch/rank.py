@@ -11,12 +11,12 @@ LIFELINE_VARIABLE = "VLMTRAIN_LIFELINE"  # file descriptor whose end means that 
 ORPHANED = 129
 
 
-def run_rank(folder: Path, with_traceback: bool = False) -> int:
-    """Trains in this process."""
+def run_rank(folder: Path, with_traceback: bool = False, last_stage: str | None = None) -> int:
+    """Trains in this process, no further than `last_stage`."""
     try:
         from vlmtrain.run import train  # torch loads here
 
-        train(folder)
+        train(folder, last_stage)
     except (Exception, KeyboardInterrupt) as error:
         return report(error, with_traceback, folder)
     return 0

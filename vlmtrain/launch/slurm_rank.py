@@ -19,19 +19,20 @@ FROM_SLURM = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`srun python -m vlmtrain.launch.slurm_rank RUN_FOLDER`"""
-    folder = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    """`srun python -m vlmtrain.launch.slurm_rank RUN_FOLDER [LAST_STAGE]`"""
+    folder, last_stage = [*(sys.argv[1:] if arguments is None else arguments), None][:2]
+    assert folder is not None
     missing = [theirs for theirs in FROM_SLURM.values() if theirs not in os.environ]
     if missing:
         raise ValueError(f"{', '.join(missing)} not set: this is what srun starts; submit with launcher=slurm")
     remember_early_signals()
     os.environ.update({ours: os.environ[theirs] for ours, theirs in FROM_SLURM.items()})
-    if is_finished(folder):
+    if is_finished(Path(folder)):
         return 0
     if os.environ["RANK"] == "0":
-        with RunLock(folder):
-            return run_rank(folder)
-    code = run_rank(folder)
+        with RunLock(Path(folder)):
+            return run_rank(Path(folder), last_stage=last_stage)
+    code = run_rank(Path(folder), last_stage=last_stage)
     # rank 0 alone tells srun that all were asked to end: the first bad exit kills the others, who may still be saving
     return 0 if code == PREEMPTED else code
 

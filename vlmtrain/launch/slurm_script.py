@@ -8,16 +8,32 @@ from typing import Any
 PREEMPTED = 143  # vlmtrain.training.stops.Preempted, which torch is not loaded for here
 
 
-def write_script(config: dict[str, Any], folder: Path, working_folder: Path) -> str:
-    """The script that runs the run in `folder`, started from `working_folder`."""
+def write_script(config: dict[str, Any], folder: Path, working_folder: Path, last_stage: str | None = None) -> str:
+    """The script that runs the run in `folder`, no further than `last_stage`, started from `working_folder`."""
+    name = "-".join(filter(None, [config["experiment"] or "run", last_stage]))
+    options = ["--requeue", *job_options(config, name, folder / "logs" / "slurm-%j.log")]
+    command = rank_command(config, folder, last_stage)
+    return surround(config, f"the run in {folder}", options, command, working_folder)
+
+
+def rank_command(config: dict[str, Any], folder: Path, last_stage: str | None = None) -> list[str]:
+    """What starts the ranks of a run inside a job."""
     launcher = config["launcher"]
     srun = ["srun", "--kill-on-bad-exit=1", *launcher["srun_options"]]
-    rank = [*launcher["container"], sys.executable, "-m", "vlmtrain.launch.slurm_rank", str(folder)]
-    head = "\n".join(f"#SBATCH {option}" for option in _options(config, folder))
+    rank = [sys.executable, "-m", "vlmtrain.launch.slurm_rank", str(folder), *([last_stage] if last_stage else [])]
+    return [*srun, *launcher["container"], *rank]
+
+
+def surround(
+    config: dict[str, Any], what: str, options: list[str], command: list[str], working_folder: Path, end: str = ""
+) -> str:
+    """`command` as a batch script that puts its job back into the queue when it was asked to end; `end`: more words."""
+    launcher = config["launcher"]
+    head = "\n".join(f"#SBATCH {option}" for option in options)
     setup = "".join(f"{line}\n" for line in launcher["setup"])
     return f"""#!/usr/bin/env bash
-# Written by vlmtrain for the run in {folder}.
-# The command that wrote it submits it again; so does `sbatch` with this file.  Either way the run goes on where it was.
+# Written by vlmtrain for {what}.
+# The command that wrote it submits it again; so does `sbatch` with this file.  Either way it goes on where it was.
 {head}
 set -uo pipefail
 cd {shlex.quote(str(working_folder))}
@@ -25,7 +41,7 @@ cd {shlex.quote(str(working_folder))}
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 
-{shlex.join([*srun, *rank])}
+{shlex.join(command)}{end}
 code=$?
 # {PREEMPTED}: it was asked to end, by the signal before the time limit or by preemption, and has saved its state.
 if [ "$code" -eq {PREEMPTED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {launcher["most_requeues"]} ]; then
@@ -36,13 +52,13 @@ exit "$code"
 """
 
 
-def _options(config: dict[str, Any], folder: Path) -> list[str]:
+def job_options(config: dict[str, Any], name: str, output: Path) -> list[str]:
     """What stands behind #SBATCH; what people typed as launcher.options comes last and wins."""
     launcher = config["launcher"]
     tasks = launcher["tasks_per_node"]
     gpus = tasks if launcher["gpus_per_node"] is None else launcher["gpus_per_node"]
     chosen = {
-        "job-name": f"vlmtrain-{config['experiment'] or 'run'}",
+        "job-name": f"vlmtrain-{name}",
         "nodes": launcher["nodes"],
         "ntasks-per-node": tasks,
         "cpus-per-task": launcher["cpus_per_task"],
@@ -54,7 +70,7 @@ def _options(config: dict[str, Any], folder: Path) -> list[str]:
         "qos": launcher["qos"],
         "signal": f"USR1@{launcher['seconds_to_save']}",
         "open-mode": "append",
-        "output": folder / "logs" / "slurm-%j.log",
+        "output": output,
         **launcher["options"],
     }
-    return ["--requeue", *(f"--{name}={value}" for name, value in chosen.items() if value is not None)]
+    return [f"--{name}={value}" for name, value in chosen.items() if value is not None]

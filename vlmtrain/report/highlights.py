@@ -1,6 +1,6 @@
 """Metrics -> the few figures that a person wants to see first, in words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -65,6 +65,13 @@ def highlight(metrics: Mapping[str, Mapping[str, float]]) -> list[Highlight]:
         found += _recalls(stage)
     captions_first = sorted(found, key=lambda each: "find" in each.label)
     return captions_first or [each for stage in metrics.values() for each in _losses(stage)]
+
+
+def headline_names(names: Sequence[str], last_stage: str) -> list[str]:
+    """Of <stage>/<split>/<what> those that a comparison begins with: the last stage's shares, else its losses."""
+    known = [name for name in dict.fromkeys(names) if name.startswith(f"{last_stage}/")]
+    shares = [name for what in (*_HEADLINES, *_RECALLS) for name in known if name.split("/")[2:] == [what]]
+    return shares or [name for name in known if name.split("/")[2:] == ["loss"]] or [f"{last_stage}/loss"]
 
 
 def format_percent(share: float) -> str:
