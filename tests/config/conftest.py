@@ -21,7 +21,8 @@ def embedded_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     folder = tmp_path_factory.mktemp("embedded")
     for part in embedded.embedded_folder().glob("*_scenes"):
         (folder / part.name).mkdir()
-        (folder / part.name / "config.json").write_text("{}")
+        for file in part.glob("config.*"):
+            (folder / part.name / file.name).write_text("{}")
     monkeypatch.setattr(embedded, "embedded_folder", lambda: folder)
     return folder
 
