@@ -30,7 +30,7 @@ WITH_WORDS = ("config", "help", "status", "logs", "compare")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command.  Exit codes: 0 fine, 2 yours to mend, 3 non-finite, 4 disk, 143 preempted, 1 a bug."""
+    """The command.  Exit codes: 0 fine, 2 yours to mend, 3 non-finite, 4 disk, 8 hung, 11 ranks differ, 143 preempted, 1 a bug."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with_traceback = "--debug" in arguments
     try:

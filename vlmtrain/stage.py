@@ -1,7 +1,7 @@
 """One stage of a run: what its section of the configuration builds, and how it is trained and evaluated."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import enable_gradient_checkpointing, set_trainability
 from vlmtrain.training.trainer import Action, Trainer
 from vlmtrain.training.update import Update
+from vlmtrain.training.watchdog import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class RunContext:
     distributed: dict[str, Any]
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
+    watch: Watch = field(default_factory=Watch)
 
 
 class Stage:
@@ -102,6 +104,7 @@ class Stage:
             logs=self.run.folder / "logs" / self.name,
             actions=self._actions(journal),
             max_skipped_steps=settings["max_skipped_steps"],
+            watch=self.run.watch,
         )
         self.checkpoints.require_room()
         trainer.resume()

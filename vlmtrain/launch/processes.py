@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from vlmtrain.launch.failures import error_file
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
+from vlmtrain.training.stops import HUNG
 
 RANK_MODULE = "vlmtrain.launch.rank"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 GRACE_SECONDS = 20.0  # what the others get to end by themselves after one has failed
+GRACE_OF_A_HANG = 2.0  # where one hangs, all do
 
 
 def run_processes(num_processes: int, folder: Path, with_traceback: bool = False) -> int:
     """Starts the ranks, passes signals on, waits, and gives the exit code of the first that failed, else 0."""
+    begun = time.time()
     lifeline, keep_open = os.pipe()
     command = [sys.executable, "-m", RANK_MODULE, str(folder), *(["--debug"] if with_traceback else [])]
     shared = {
@@ -42,10 +46,10 @@ def run_processes(num_processes: int, folder: Path, with_traceback: bool = False
     ]
     os.close(lifeline)
     with _forwarding_signals(ranks):
-        code, first = _wait(ranks)
+        code, first = _wait(ranks, folder, begun)
     os.close(keep_open)
-    if code and first:
-        _tell_story(folder, first)
+    if code and (first or code == HUNG):
+        _tell_story(folder, first, code)
     return code
 
 
@@ -71,22 +75,38 @@ def _forwarding_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
+def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, begun: float) -> tuple[int, int]:
     """(exit code, rank) of the first that failed; the others are ended, for they would wait for it for ever."""
     while True:
-        ended = [rank.poll() for rank in ranks]
-        failed = [(code, rank) for rank, code in enumerate(ended) if code]
-        if failed:
-            _end_others(ranks)
-            code, rank = failed[0]
-            return (128 - code if code < 0 else code), rank
-        if None not in ended:
+        codes = [_code_of(rank) for rank in ranks]
+        if any(codes):
+            ended = [rank for rank, code in enumerate(codes) if code is not None]
+            _end_others(ranks, GRACE_OF_A_HANG if HUNG in codes else GRACE_SECONDS)
+            told = {rank: _told_at(folder, rank, begun) for rank in range(len(ranks))}
+            first = min((rank for rank in told if rank in ended or told[rank]), key=lambda rank: told[rank])
+            return _code_of(ranks[first]) or 1, first
+        if None not in codes:
             return 0, 0
         time.sleep(0.1)
 
 
-def _end_others(ranks: list[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + GRACE_SECONDS
+def _code_of(rank: subprocess.Popen[bytes]) -> int | None:
+    """As a shell would give it; None while it runs.  A watchdog that could not speak ends its process by SIGPROF."""
+    code = rank.poll()
+    if code == -signal.SIGPROF:
+        return HUNG
+    return 128 - code if code is not None and code < 0 else code
+
+
+def _told_at(folder: Path, rank: int, begun: float) -> float:
+    """When a rank wrote down its error; what others meet because of it they meet later.  0 where it died in silence."""
+    file = error_file(folder, rank)
+    at = file.stat().st_mtime if file.is_file() else 0.0
+    return at if at >= begun else 0.0
+
+
+def _end_others(ranks: list[subprocess.Popen[bytes]], grace_seconds: float) -> None:
+    deadline = time.monotonic() + grace_seconds
     while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
         time.sleep(0.1)
     for rank in ranks:
@@ -95,9 +115,11 @@ def _end_others(ranks: list[subprocess.Popen[bytes]]) -> None:
             rank.wait()
 
 
-def _tell_story(folder: Path, rank: int) -> None:
-    """Rank 0 speaks for itself; what happened on another one is in its log."""
-    file = folder / "logs" / f"error.rank{rank}.log"
+def _tell_story(folder: Path, rank: int, code: int) -> None:
+    """Rank 0 speaks for itself, and so does a watchdog that can; what happened on another rank is in its log."""
+    file = error_file(folder, rank)
     lines = file.read_text(encoding="utf-8").strip().splitlines() if file.is_file() else []
     said = lines[-1] if lines else "ended without a word; was it killed for memory?"
+    if code == HUNG:
+        said = f"hung; what it did stands in {folder / 'logs' / 'ranks'}"
     sys.stderr.write(f"vlmtrain: rank {rank} failed first: {said}\n")

@@ -1,0 +1,11 @@
+"""How far a process has come in what all processes do together."""
+
+import torch.distributed
+
+
+def count_collectives() -> int:
+    """Operations with other ranks that this one has begun, over all its groups; 0 where it is alone."""
+    if not torch.distributed.is_initialized():
+        return 0
+    groups = list(torch.distributed.distributed_c10d._world.pg_map)
+    return sum(int(group._get_sequence_number_for_group()) for group in groups)
