@@ -26,6 +26,7 @@ from vlmtrain.results import StageResult, read_result, write_result
 from vlmtrain.stage import RunContext, Stage
 from vlmtrain.telling import describe_end, describe_start, head_page, summarize
 from vlmtrain.tracking.jsonl import write_atomically
+from vlmtrain.training.agreement import facts_of_this_process
 from vlmtrain.training.collectives import count_collectives
 from vlmtrain.training.kernels import apply_kernels, probe_kernels
 from vlmtrain.training.signals import Signals
@@ -45,7 +46,7 @@ def train(folder: Path, last_stage: str | None = None) -> None:
 
 def _train(config: dict[str, Any], folder: Path, watch: Watch, last_stage: str | None) -> None:
     started = time.monotonic()
-    run = replace(open_run(config, folder), watch=watch)
+    run = replace(open_run(config, folder), watch=watch, start=facts_of_this_process(config))
     journal = Journal(config, folder, Console())
     done = {name: result for name in config["stages"] if (result := read_result(folder, name)) is not None}
     for name, result in done.items():

@@ -22,9 +22,11 @@ from vlmtrain.nn.tile_sizes import Squares
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.evaluate import Evaluate
+from vlmtrain.training.actions.find_stragglers import FindStragglers
 from vlmtrain.training.actions.log import Log
 from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
+from vlmtrain.training.agreement import require_agreement
 from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
@@ -56,6 +58,7 @@ class RunContext:
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
     watch: Watch = field(default_factory=Watch)
+    start: dict[str, str] = field(default_factory=dict)  # what all ranks must have in common
 
 
 class Stage:
@@ -68,6 +71,7 @@ class Stage:
         self.data = run.data[name]
         settings = config["trainer"]
         self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
+        require_agreement(self.accelerator, run.start)
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
@@ -189,7 +193,7 @@ class Stage:
         if settings["log_samples"]:
             actions.insert(0, SampleLog())
         if self.accelerator.num_processes > 1:
-            actions.append(CheckRanks())
+            actions += [CheckRanks(), FindStragglers(settings["log_every"])]
         actions.append(Save(settings["save_every"]))
         if settings["evaluate_every"]:
             actions.append(Evaluate(settings["evaluate_every"], partial(self._evaluate_along, journal)))

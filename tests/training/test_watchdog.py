@@ -82,16 +82,14 @@ def test_the_rank_that_waits_names_the_one_that_was_stopped(tmp_path: Path) -> N
     stopped.kill()
     stopped.communicate()
     assert waiting.returncode == HUNG
-    assert (
-        f"it waits for rank 1 (process {stopped.pid} on" in said
-        and "stopped): phase step, step 4, samples late" in said
-    )
+    assert f"it waits for rank 1 (process {stopped.pid} on" in said
+    assert "stopped): phase step, step 4, samples late" in said
     assert "stacks of rank 1" in said and "in stuck" in said
     assert (tmp_path / "ranks/rank0.hung.log").read_text() == said
 
 
 def test_what_is_slow_and_alive_is_left_alone(tmp_path: Path) -> None:
-    """Steps that vary, a first save far longer than any limit learned, a phase without limit, a process that is stopped."""
+    """Steps that vary, a first save longer than any limit learned, a phase without limit, a process that is stopped."""
     body = """
     with look(0) as watch:
         for step in range(4):

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def exit_code_of(error: BaseException) -> int:
-    """0 fine, 2 the user's to mend, 3 non-finite, 4 disk, 8 hung, 11 ranks differ, 130 Ctrl-C, 143 preempted, 1 a bug."""
+    """0 fine, 2 the user's to mend, 3 non-finite, 4 disk, 8 hung, 11 ranks differ, 130 Ctrl-C, 143 preempted, 1 bug."""
     own = getattr(error, "exit_code", None)  # vlmtrain.training.stops
     if isinstance(own, int):
         return own

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from vlmtrain.launch.failures import error_file
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
@@ -25,7 +26,6 @@ def run_processes(num_processes: int, folder: Path, with_traceback: bool = False
     """Starts the ranks, passes signals on, waits, and gives the exit code of the first that failed, else 0."""
     begun = time.time()
     lifeline, keep_open = os.pipe()
-    command = [sys.executable, "-m", RANK_MODULE, str(folder), *(["--debug"] if with_traceback else [])]
     shared = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -36,12 +36,7 @@ def run_processes(num_processes: int, folder: Path, with_traceback: bool = False
     }
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_processes)))
     ranks = [
-        subprocess.Popen(
-            command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            pass_fds=(lifeline,),
-            start_new_session=True,  # Ctrl-C reaches the ranks once, through us
-        )
+        start_rank(folder, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, lifeline, with_traceback)
         for rank in range(num_processes)
     ]
     os.close(lifeline)
@@ -53,6 +48,21 @@ def run_processes(num_processes: int, folder: Path, with_traceback: bool = False
     return code
 
 
+class RankProcess(Protocol):
+    """What the launcher does with a rank that it has started."""
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+def start_rank(folder: Path, environment: dict[str, str], lifeline: int, with_traceback: bool) -> RankProcess:
+    command = [sys.executable, "-m", RANK_MODULE, str(folder), *(["--debug"] if with_traceback else [])]
+    # A session of its own: Ctrl-C reaches the ranks once, through us.
+    return subprocess.Popen(command, env=environment, pass_fds=(lifeline,), start_new_session=True)
+
+
 def find_free_port() -> int:
     """A TCP port that nobody uses now."""
     with socket.socket() as probe:
@@ -61,7 +71,7 @@ def find_free_port() -> int:
 
 
 @contextmanager
-def _forwarding_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+def _forwarding_signals(ranks: list[RankProcess]) -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         for rank in ranks:
             if rank.poll() is None:
@@ -75,7 +85,7 @@ def _forwarding_signals(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, begun: float) -> tuple[int, int]:
+def _wait(ranks: list[RankProcess], folder: Path, begun: float) -> tuple[int, int]:
     """(exit code, rank) of the first that failed; the others are ended, for they would wait for it for ever."""
     while True:
         codes = [_code_of(rank) for rank in ranks]
@@ -90,7 +100,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: Path, begun: float) -> t
         time.sleep(0.1)
 
 
-def _code_of(rank: subprocess.Popen[bytes]) -> int | None:
+def _code_of(rank: RankProcess) -> int | None:
     """As a shell would give it; None while it runs.  A watchdog that could not speak ends its process by SIGPROF."""
     code = rank.poll()
     if code == -signal.SIGPROF:
@@ -105,7 +115,7 @@ def _told_at(folder: Path, rank: int, begun: float) -> float:
     return at if at >= begun else 0.0
 
 
-def _end_others(ranks: list[subprocess.Popen[bytes]], grace_seconds: float) -> None:
+def _end_others(ranks: list[RankProcess], grace_seconds: float) -> None:
     deadline = time.monotonic() + grace_seconds
     while time.monotonic() < deadline and any(rank.poll() is None for rank in ranks):
         time.sleep(0.1)

@@ -50,10 +50,10 @@ class Heartbeats:
         os.pwrite(self._descriptor, json.dumps(told).encode()[:_BYTES].ljust(_BYTES), 0)
 
     def others(self, since: float = 120.0) -> list[Beat]:
-        """The other ranks; of files that were there long before this rank began (`since` seconds) nothing is believed."""
-        found = [self._read(path) for path in sorted(self.folder.glob("rank*.json")) if path != self._file(self.rank)]
-        recent = [(beat, at) for beat, at in filter(None, found) if at > self._begun - since]
-        return [beat for beat, _ in recent]
+        """The other ranks; a file that was there `since` seconds before this rank began is not believed."""
+        files = sorted(path for path in self.folder.glob("rank*.json") if path != self._file(self.rank))
+        recent = [read_beat(path) for path in files if path.stat().st_mtime > self._begun - since]
+        return [beat for beat in recent if beat is not None]
 
     def stack_file(self, rank: int) -> Path:
         """Where the stacks of a rank are dumped."""
@@ -65,9 +65,11 @@ class Heartbeats:
     def _file(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.json"
 
-    def _read(self, path: Path) -> tuple[Beat, float] | None:
-        try:
-            told = json.loads(path.read_bytes())
-            return Beat(**{**told, "samples": tuple(told["samples"])}), path.stat().st_mtime
-        except (OSError, ValueError, TypeError, KeyError):  # being written, or of another version
-            return None
+
+def read_beat(path: Path) -> Beat | None:
+    """None where there is none, or it is just being written."""
+    try:
+        told = json.loads(path.read_bytes())
+        return Beat(**{**told, "samples": tuple(told["samples"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -67,6 +67,7 @@ class Trainer:
         self.progress = Progress()
         self.meter = Meter()
         self.micro_batches: list[Batch] = []  # of the step just taken
+        self.data_seconds = 0.0  # that this rank has waited for batches
         self._saved_step = 0
         self._rollbacks = 0
         self._has_told_of_cuts = False
@@ -104,6 +105,7 @@ class Trainer:
             self.watch.enter("batch", self.progress.step)
             self.micro_batches = self._next(batches)
             waited = time.perf_counter() - started
+            self.data_seconds += waited
             self.watch.enter("step", self.progress.step, self._sample_ids())
             result = self.update(self.micro_batches, self.progress.step, signals.requested is not None)
             self._count(result, waited)
@@ -149,9 +151,8 @@ class Trainer:
         step, skipped = self.progress.step, self.progress.skipped_in_a_row
         norm, loss = float(result.gradient_norm), float(result.loss())
         logger.warning("step %d skipped: loss share %s, gradient norm %s", step, loss, norm)
-        told = _from_all_ranks(
-            {"sample_ids": self._sample_ids(), "loss_share": str(loss)}, self.accelerator.num_processes
-        )
+        own: dict[str, object] = {"sample_ids": self._sample_ids(), "loss_share": str(loss)}
+        told = _from_all_ranks(own, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             self.logs.mkdir(parents=True, exist_ok=True)
             with (self.logs / "skipped_steps.jsonl").open("a") as file:

@@ -166,10 +166,8 @@ class Watchdog(Watch):
         for rank in [beat.rank for beat in behind] or [own.rank]:
             file = self._beats.stack_file(rank)
             told.append(f"stacks of rank {rank} ({file}):\n{file.read_text(errors='replace').strip()}")
-        told.append(
-            "All ranks end; the same command goes on from the newest checkpoint.  Where nothing hangs but takes"
-        )
-        told.append("its time, raise distributed.hang_seconds (null: never look).")
+        told.append("All ranks end; the same command goes on from the newest checkpoint.  Where nothing hangs but is")
+        told.append("slow, raise distributed.hang_seconds (null: nobody looks).")
         story = "".join(f"vlmtrain: {line}\n" for line in "\n".join(told).splitlines())
         os.write(2, story.encode())  # sys.stderr may be locked by the thread that hangs
         with (self._beats.folder / f"rank{own.rank}.hung.log").open("w", encoding="utf-8") as file:
