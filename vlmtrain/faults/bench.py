@@ -13,18 +13,27 @@ from vlmtrain.faults.comparison import compare
 from vlmtrain.faults.injection import Injection
 from vlmtrain.training.heartbeat import Beat, read_beat
 
-STEPS = 24
+
+class Loud(Exception):
+    """Not what was promised, but the run stopped with a message that names cause and remedy: half the points."""
+
+
+class Silent(Exception):
+    """A wrong result that calls itself right: no points, and the whole harness fails."""
+
+
+STEPS, BATCH, STAGE = 24, 8, "align"
 PATIENCE = 240.0  # seconds until a run that should have ended counts as one that hangs
 # Patches through a linear layer, an MLP, two layers of Llama; dropout, so that randomness has to come back as well.
 TOY = [
-    "experiment=llava", "stages=[align]", "model/encoder=patch_embedding", "model/language_model=llama_scratch",
+    "experiment=llava", f"stages=[{STAGE}]", "model/encoder=patch_embedding", "model/language_model=llama_scratch",
     "~model.encoder.tap", "model.encoder.image_size=32", "model.encoder.width=32",
     "model.language_model.architecture.hidden_size=64", "model.language_model.architecture.intermediate_size=96",
     "model.language_model.architecture.num_hidden_layers=2", "model.language_model.architecture.num_key_value_heads=4",
     "model.language_model.architecture.attention_dropout=0.1",
     "stages.align.trainable={encoder: 1.0, connector: 1.0, fusion: null, language_model: 1.0}",
     "data.num_train=64", "data.num_test=8", "data.num_compositional=8", "data.num_processes=1",
-    f"trainer.max_steps={STEPS}", "trainer.batch_size=8", "trainer.num_workers=0", "trainer.log_every=2",
+    f"trainer.max_steps={STEPS}", f"trainer.batch_size={BATCH}", "trainer.num_workers=0", "trainer.log_every=2",
     "trainer.save_every=5", "trainer.threads=1", "optimizer.warmup=0",
 ]  # fmt: skip
 
@@ -65,6 +74,15 @@ class Run:
 
     def wait_for_step(self, step: int, rank: int = 0) -> None:
         self.wait_for(lambda: (beat := self.beat(rank)) is not None and beat.phase != "init" and beat.step >= step)
+
+    def wait_until_all_have_begun(self, ranks: int) -> None:
+        self.wait_for(lambda: len(self.ranks()) == ranks)
+
+    def wait_until_gone(self) -> None:
+        """Launcher and ranks."""
+        self.process.join(PATIENCE)
+        while self.ranks():
+            time.sleep(0.01)
 
     def ranks(self) -> list[int]:
         """Process ids of the ranks that have begun and live."""
@@ -133,12 +151,13 @@ class Bench:
             self._references[key] = (folder, time.monotonic() - began)
         return self._references[key]
 
-    def differences(self, folder: Path, ranks: int = 1, overrides: tuple[str, ...] = ()) -> list[str]:
-        """What is not as in the run without a fault; nothing is left of a run that is."""
+    def finish_as_undisturbed(self, folder: Path, ranks: int = 1, overrides: tuple[str, ...] = ()) -> None:
+        """Runs it to its end, which has to be that of a run without a fault; nothing is left of it then."""
+        self.finish(folder, ranks, overrides)
         found = compare(self.reference(ranks, overrides)[0], folder)
-        if not found:
-            shutil.rmtree(folder)
-        return found
+        if found:
+            raise Silent(f"{len(found)} differences from a run without the fault, among them {', '.join(found[:3])}")
+        shutil.rmtree(folder)
 
 
 def is_alive(pid: int) -> bool:

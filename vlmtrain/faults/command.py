@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vlmtrain.config.faults import ConfigError, Fault, offer
 from vlmtrain.faults import families
-from vlmtrain.faults.bench import Bench
-from vlmtrain.faults.row import Case, Loud, Outcome, Row, Silent, score
+from vlmtrain.faults.bench import Bench, Loud, Silent
+from vlmtrain.faults.row import Case, Outcome, Row, score
 
 OPTIONS = {
     "tier": "smoke (default): what every push can afford; full: more tries, and rows that take long",

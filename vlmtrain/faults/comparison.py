@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -30,19 +31,48 @@ def _last_tensors(checkpoints: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def _samples(run: Path, stage: str) -> dict[int, list[list[str]]]:
-    """Step -> ids; of a step that stands there twice the later line holds, a torn line does not count."""
-    steps: dict[int, list[list[str]]] = {}
-    for file in sorted((run / "logs" / stage).glob("samples-rank*.jsonl")):
-        for line in file.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            steps[entry["step"]] = entry["micro_batches"]
+def samples_by_step(run: Path, stage: str, batch_size: int) -> dict[int, list[str]]:
+    """Step -> ids of the whole batch, sorted, also where the number of ranks changed on the way.
+
+    A step that was taken again by fewer ranks leaves lines of the others behind; rank 0's share says how many counted.
+    """
+    by_rank = _samples(run, stage)
+    steps = {}
+    for step, own in by_rank[0].items():
+        ranks = batch_size // sum(map(len, own))
+        ids = [name for rank in range(ranks) for part in by_rank[rank][step] for name in part]
+        steps[step] = sorted(ids)
     return steps
 
 
-def _figures(run: Path) -> list[object]:
+def _samples(run: Path, stage: str) -> list[dict[int, list[list[str]]]]:
+    """For each rank, step -> ids; of a step that stands there twice the later line holds; torn lines do not count."""
+    files = sorted((run / "logs" / stage).glob("samples-rank*.jsonl"), key=lambda file: (len(file.name), file.name))
+    return [_lines_by_step(file) for file in files]
+
+
+def _lines_by_step(file: Path) -> dict[int, list[list[str]]]:
+    steps: dict[int, list[list[str]]] = {}
+    for line in file.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        steps[entry["step"]] = entry["micro_batches"]
+    return steps
+
+
+def closeness(reference: Path, folder: Path, stage: str) -> tuple[float, float]:
+    """Largest differences of a loss in metrics.jsonl and of a weight in the last checkpoint."""
+    losses = [{row[1]: row[3]["loss"] for row in _figures(run) if row[2] == "train"} for run in (reference, folder)]
+    weights = [_last_tensors(run / "checkpoints" / stage) for run in (reference, folder)]
+    trained = [name for name in weights[0] if not name.startswith("optimizer")]
+    return (
+        max(abs(losses[0][step] - losses[1][step]) for step in losses[0]),
+        max(float((weights[0][name] - weights[1][name]).abs().max()) for name in trained),
+    )
+
+
+def _figures(run: Path) -> list[list[Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [[row["stage"], row["step"], row["kind"], row["metrics"]] for row in rows]

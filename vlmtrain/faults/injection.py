@@ -50,9 +50,12 @@ def arm() -> None:
 def _timed(injection: Injection, trainer: Trainer) -> Callable[[Any], Any]:
     """What a place calls; gives back what it was given, or what the deed made of it."""
     deed = getattr(deeds, injection.deed)
+    struck: set[int] = set()  # a step that is taken again after a rollback is left alone
 
     def strike(what: Any) -> Any:
-        if injection.first <= trainer.progress.step <= injection.last:
+        step = trainer.progress.step
+        if injection.first <= step <= injection.last and step not in struck:
+            struck.add(step)
             return deed(trainer, injection.value, what)
         return what
 

@@ -6,14 +6,6 @@ from dataclasses import dataclass, field
 from vlmtrain.faults.bench import Bench
 
 
-class Loud(Exception):
-    """Not what was promised, but the run stopped with a message that names cause and remedy: half the points."""
-
-
-class Silent(Exception):
-    """A wrong result that calls itself right: no points, and the whole harness fails."""
-
-
 @dataclass(frozen=True)
 class Case:
     """One try.  `attempt` raises where something else comes of it than the row says."""

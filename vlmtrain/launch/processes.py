@@ -14,12 +14,13 @@ from typing import Protocol
 
 from vlmtrain.launch.failures import error_file
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
-from vlmtrain.training.stops import HUNG
+from vlmtrain.training.stops import HUNG, Preempted
 
 RANK_MODULE = "vlmtrain.launch.rank"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALLED = 128  # exit codes above it, as a shell gives them, are 128 and the number of a signal
 GRACE_SECONDS = 20.0  # what the others get to end by themselves after one has failed
-GRACE_OF_A_HANG = 2.0  # where one hangs, all do
+GRACE_OF_A_DEATH = 3.0  # where one was killed, or hangs: what the others do leads nowhere
 
 
 def run_processes(num_processes: int, folder: Path, with_traceback: bool = False) -> int:
@@ -91,13 +92,19 @@ def _wait(ranks: list[RankProcess], folder: Path, begun: float) -> tuple[int, in
         codes = [_code_of(rank) for rank in ranks]
         if any(codes):
             ended = [rank for rank, code in enumerate(codes) if code is not None]
-            _end_others(ranks, GRACE_OF_A_HANG if HUNG in codes else GRACE_SECONDS)
+            _end_others(ranks, _grace([code for code in codes if code]))
             told = {rank: _told_at(folder, rank, begun) for rank in range(len(ranks))}
             first = min((rank for rank in told if rank in ended or told[rank]), key=lambda rank: told[rank])
             return _code_of(ranks[first]) or 1, first
         if None not in codes:
             return 0, 0
         time.sleep(0.1)
+
+
+def _grace(codes: list[int]) -> float:
+    """An error is to be written down by all that meet it, and who was asked to end is to save; not so after a death."""
+    died = [code for code in codes if code == HUNG or (code > SIGNALLED and code != Preempted.exit_code)]
+    return GRACE_OF_A_DEATH if died else GRACE_SECONDS
 
 
 def _code_of(rank: RankProcess) -> int | None:
