@@ -44,7 +44,7 @@ def arm() -> None:
             getattr(places, injection.place)(trainer, _timed(injection, trainer))
         train(trainer, signals)
 
-    Trainer.train = train_with_fault  # type: ignore[method-assign]
+    Trainer.train = train_with_fault  # type: ignore[method-assign, assignment]
 
 
 def _timed(injection: Injection, trainer: Trainer) -> Callable[[Any], Any]:

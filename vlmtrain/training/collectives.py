@@ -1,5 +1,7 @@
 """How far a process has come in what all processes do together."""
 
+from typing import Any
+
 import torch.distributed
 
 
@@ -7,5 +9,5 @@ def count_collectives() -> int:
     """Operations with other ranks that this one has begun, over all its groups; 0 where it is alone."""
     if not torch.distributed.is_initialized():
         return 0
-    groups = list(torch.distributed.distributed_c10d._world.pg_map)
-    return sum(int(group._get_sequence_number_for_group()) for group in groups)
+    groups: list[Any] = list(torch.distributed.distributed_c10d._world.pg_map)  # its methods are missing in the stubs
+    return sum(group._get_sequence_number_for_group() for group in groups)

@@ -170,8 +170,7 @@ class Watchdog(Watch):
         told.append("slow, raise distributed.hang_seconds (null: nobody looks).")
         story = "".join(f"vlmtrain: {line}\n" for line in "\n".join(told).splitlines())
         os.write(2, story.encode())  # sys.stderr may be locked by the thread that hangs
-        with (self._beats.folder / f"rank{own.rank}.hung.log").open("w", encoding="utf-8") as file:
-            file.write(story)
+        (self._beats.folder / f"rank{own.rank}.hung.log").write_text(story, encoding="utf-8")
         os._exit(HUNG)
 
 

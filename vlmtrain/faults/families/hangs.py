@@ -1,6 +1,7 @@
 """Ranks that go on no more, and ranks that are only slow."""
 
 import time
+from functools import partial
 
 from vlmtrain.faults.bench import Bench
 from vlmtrain.faults.injection import Injection
@@ -42,7 +43,7 @@ def hangs(bench: Bench) -> list[Case]:
         code = bench.start(bench.folder(), 2, WATCHED, slow).wait()
         assert code == 0, f"exit code {code}: a run that was saving was ended"
 
-    each = [Case(name, lambda deed=deed: hang(deed)) for name, deed in HANGS.items()] * bench.times(1, 5)
+    each = [Case(name, partial(hang, deed)) for name, deed in HANGS.items()] * bench.times(1, 5)
     return [*each, Case("slow but alive", slow_but_alive), Case("a long save", long_save)]
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,7 +49,7 @@ def not_finite(bench: Bench) -> list[Case]:
     kinds = [("loss", NAN), ("loss", INFINITY), ("gradient", NAN)]
     tries = [(*kinds[number % 3], bench.chance.randint(1, 22)) for number in range(bench.times(3, 20))]
     single = [
-        Case(f"{value} in the {place} of step {step}", lambda at=(place, value, step): once(*at))
+        Case(f"{value} in the {place} of step {step}", partial(once, place, value, step))
         for place, value, step in tries
     ]
     return [*single, Case("three in a row", often), Case("a spike of 1e9", spike)]
@@ -114,7 +115,7 @@ def transitions(bench: Bench) -> list[Case]:
         if set(restored.dropped) != lost:
             raise Loud(f"dropped, and not told so: {sorted(lost - set(restored.dropped))[:3]}")
 
-    return [Case(name, lambda pair=pair: attempt(*pair)) for name, pair in TRANSITIONS.items()]
+    return [Case(name, partial(attempt, *pair)) for name, pair in TRANSITIONS.items()]
 
 
 def _built(make: Callable[[], Parts], trained: frozenset[str]) -> tuple[Parts, torch.optim.Optimizer]:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import vlmtrain
@@ -87,7 +88,7 @@ def other_starts(bench: Bench) -> list[Case]:
 
     told = {"config": "rank 1: config seed is 1, and 0 on rank 0", "code": "rank 1: code shapes.py is",
             "library": "rank 1: version of pillow is 0.0.1"}  # fmt: skip
-    return [Case(f"another {change}", lambda change=change: attempt(told[change], change)) for change in told]
+    return [Case(f"another {change}", partial(attempt, told[change], change)) for change in told]
 
 
 def flipped_bits(bench: Bench) -> list[Case]:
@@ -102,7 +103,7 @@ def flipped_bits(bench: Bench) -> list[Case]:
         bench.finish_as_undisturbed(run.folder, 2)
 
     places = [(bench.chance.randint(6, 23), bench.chance.randrange(20)) for _ in range(bench.times(3, 20))]
-    return [Case(f"step {step}, tensor {tensor}", lambda at=(step, tensor): attempt(*at)) for step, tensor in places]
+    return [Case(f"step {step}, tensor {tensor}", partial(attempt, step, tensor)) for step, tensor in places]
 
 
 def uneven_data(bench: Bench) -> list[Case]:
@@ -123,9 +124,7 @@ def uneven_data(bench: Bench) -> list[Case]:
         assert beats[0] and beats[1] and beats[0].collectives == beats[1].collectives
 
     sizes = list(UNEVEN) * bench.times(1, 5)
-    return [
-        Case(f"{samples} in batches of {batch}", lambda at=(samples, batch): attempt(*at)) for samples, batch in sizes
-    ]
+    return [Case(f"{samples} in batches of {batch}", partial(attempt, samples, batch)) for samples, batch in sizes]
 
 
 def no_image_on_one_rank(bench: Bench) -> list[Case]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from vlmtrain.config.check import check
@@ -40,7 +41,7 @@ def in_one_epoch(bench: Bench) -> list[Case]:
             assert (code := run.wait()) == PREEMPTED, f"exit code {code} at step {step}: {run.said()[-300:]}"
         bench.finish_as_undisturbed(folder)
 
-    return [Case(f"stops in steps {steps}", lambda steps=steps: attempt(steps)) for steps in STOPS]
+    return [Case(f"stops in steps {steps}", partial(attempt, steps)) for steps in STOPS]
 
 
 def other_worlds(bench: Bench) -> list[Case]:
@@ -101,7 +102,7 @@ def killed_workers(bench: Bench) -> list[Case]:
         run = bench.start(bench.folder(), 1, WITH_WORKERS, Injection("after", "sleep", 0, 10**6, 0, 0.2))
         for step in (2, 8, 14, 19):
             run.wait_for_step(step)
-            run.wait_for(lambda: workers_of(run))
+            run.wait_for(partial(workers_of, run))
             for pid in workers_of(run):
                 os.kill(pid, signal.SIGKILL)
         assert (code := run.wait()) == 0, f"exit code {code}: {run.said()[-300:]}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vlmtrain.faults.bench import PATIENCE, STAGE, TOY, Bench, Run
@@ -62,7 +63,7 @@ def one_rank(bench: Bench) -> list[Case]:
     numbers = [signal.SIGTERM, signal.SIGUSR1] * (bench.times(4, 20) // 2)
     worlds = (2, 4) if bench.is_full else (2,)
     return [
-        Case(f"{number.name} to one of {ranks}", lambda ranks=ranks, number=number: attempt(ranks, number))
+        Case(f"{number.name} to one of {ranks}", partial(attempt, ranks, number))
         for ranks in worlds
         for number in numbers
     ]
@@ -100,7 +101,7 @@ def every_phase(bench: Bench) -> list[Case]:
         assert run.wait() == 0, "a signal to a data worker ended the run"
         bench.finish_as_undisturbed(run.folder, 1, WITH_WORKERS)
 
-    inside = [Case(phase.name, lambda phase=phase: within(phase)) for phase in PHASES]
+    inside = [Case(phase.name, partial(within, phase)) for phase in PHASES]
     return [*inside, Case("imports", importing), Case("a data worker", to_a_worker)]
 
 
