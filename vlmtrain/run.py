@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vlmtrain.config.build import build
 from vlmtrain.config.embedded import resolve_source
-from vlmtrain.config.stored import hash_config, read_config
+from vlmtrain.config.stored import flatten, hash_config, read_config
 from vlmtrain.data.order import sample_positions
 from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.evaluation.base import EvaluationResult
@@ -46,7 +46,7 @@ def train(folder: Path, last_stage: str | None = None) -> None:
 
 def _train(config: dict[str, Any], folder: Path, watch: Watch, last_stage: str | None) -> None:
     started = time.monotonic()
-    run = replace(open_run(config, folder), watch=watch, start=facts_of_this_process(config))
+    run = replace(open_run(config, folder), watch=watch, start=facts_of_this_process(flatten(config)))
     journal = Journal(config, folder, Console())
     done = {name: result for name in config["stages"] if (result := read_result(folder, name)) is not None}
     for name, result in done.items():

@@ -11,7 +11,7 @@ from vlmtrain.training.agreement import describe_differences, facts_of_this_proc
 
 
 def test_facts_hold_configuration_code_and_libraries() -> None:
-    facts = facts_of_this_process({"seed": 3, "trainer": {"max_steps": 9}})
+    facts = facts_of_this_process({"seed": 3, "trainer.max_steps": 9})
     assert facts["config trainer.max_steps"] == "9" and facts["config seed"] == "3"
     assert len(facts["code training/agreement.py"]) == 12
     assert facts["version of torch"].startswith("2.") and facts["version of deepspeed"]
@@ -31,7 +31,7 @@ def rank(number: int, port: int, folder: str) -> None:
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), **where)
     accelerator = build_accelerator("fp32", "ddp", 2)
     require_agreement(accelerator, {"config seed": "1"})
-    with pytest.raises(ValueError, match="rank 1: code run.py is 1, and 0 on rank 0.*same code"):
+    with pytest.raises(ValueError, match=r"rank 1: code run.py is 1, and 0 on rank 0.*same code"):
         require_agreement(accelerator, {"config seed": "1", "code run.py": str(number)})
     Path(folder, f"done{number}").touch()
 

@@ -45,7 +45,7 @@ def _command(arguments: list[str], environment: dict[str, str], log: str) -> NoR
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.environ.update(environment)
-    from vlmtrain.faults.injection import arm
+    from vlmtrain.faults.injection import arm  # torch loads here
     from vlmtrain.main import main
 
     arm()

@@ -11,16 +11,18 @@ import torch.distributed
 from accelerate import Accelerator
 
 import vlmtrain
-from vlmtrain.config.stored import flatten
 
 LIBRARIES = ("torch", "transformers", "accelerate", "deepspeed", "tokenizers", "safetensors", "numpy", "pillow")
 SHOWN = 8
 
 
 def facts_of_this_process(config: dict[str, Any]) -> dict[str, str]:
-    """Everything that must be the same on all ranks: "config trainer.max_steps" -> "100", "code run.py" -> a hash."""
+    """Everything that must be the same on all ranks: "config seed" -> "0", "code run.py" -> a hash.
+
+    `config`: dotted key -> value.
+    """
     package = Path(vlmtrain.__file__).parent
-    facts = {f"config {key}": json.dumps(value, default=str) for key, value in flatten(config).items()}
+    facts = {f"config {key}": json.dumps(value, default=str) for key, value in config.items()}
     for file in sorted(package.rglob("*.py")):
         facts[f"code {file.relative_to(package)}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     facts["python"] = platform.python_version()

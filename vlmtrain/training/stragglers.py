@@ -14,7 +14,7 @@ class ForwardTime:
 
     def __init__(self, training_step: nn.Module) -> None:
         self._total = self._began = 0.0
-        training_step.register_forward_pre_hook(self._begin)
+        training_step.register_forward_pre_hook(self._begin, prepend=True)
         training_step.register_forward_hook(self._end)
 
     def read(self) -> float:
