@@ -86,7 +86,7 @@ class DistributedConfig:
     hang_factor: float = option(10.0, "how many times its longest a phase may take", low=1)
     hang_limits: dict[str, float | None] = option(
         lambda: {"init": 1800.0, "batch": 1800.0, "step": 1800.0, "evaluation": 1800.0, "save": 1800.0},
-        "phase -> seconds it may take the first time; null: it is never judged",
+        "phase -> seconds it may take at first; null: it is never judged",
     )
 
 

@@ -32,10 +32,12 @@ TOY = [
     "model.language_model.architecture.num_hidden_layers=2", "model.language_model.architecture.num_key_value_heads=4",
     "model.language_model.architecture.attention_dropout=0.1",
     "stages.align.trainable={encoder: 1.0, connector: 1.0, fusion: null, language_model: 1.0}",
-    "data.num_train=64", "data.num_test=8", "data.num_compositional=8", "data.num_processes=1",
     f"trainer.max_steps={STEPS}", f"trainer.batch_size={BATCH}", "trainer.num_workers=0", "trainer.log_every=2",
     "trainer.save_every=5", "trainer.threads=1", "optimizer.warmup=0",
 ]  # fmt: skip
+
+
+SCENES = ["data.num_train=64", "data.num_test=8", "data.num_compositional=8", "data.num_processes=1"]
 
 
 class Run:
@@ -126,12 +128,17 @@ class Bench:
         self._count += 1
         return self.home / f"run-{self._count:03d}"
 
+    def scenes(self) -> list[str]:
+        """What the toy sees."""
+        return [*SCENES, f"data.folder={self.home / 'scenes'}"]
+
     def start(
         self, folder: Path, ranks: int = 1, overrides: tuple[str, ...] = (), fault: Injection | None = None
     ) -> Run:
-        """The toy training, in `folder`, from wherever it was left there."""
+        """The toy training, in `folder`, from wherever it was left there.  Overrides may choose other data=."""
         shared = [] if ranks == 1 else ["distributed=ddp", f"distributed.num_processes={ranks}"]
-        typed = [*TOY, f"data.folder={self.home / 'scenes'}", *shared, *overrides]
+        has_own_data = any(override.startswith("data=") for override in overrides)
+        typed = [*TOY, *([] if has_own_data else self.scenes()), *shared, *overrides]
         quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
         return Run(folder, typed, quiet | (fault.environment() if fault is not None else {}))
 
@@ -146,6 +153,7 @@ class Bench:
         """The same training without a fault, and the seconds that it took; done once."""
         key = (str(ranks), *overrides)
         if key not in self._references:
+            warm.boot()  # whose seconds are not the run's
             folder, began = self.home / f"reference-{len(self._references)}", time.monotonic()
             self.finish(folder, ranks, overrides)
             self._references[key] = (folder, time.monotonic() - began)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
@@ -30,13 +31,24 @@ IMPORTED_ONCE = [
 ]
 
 
+def boot() -> None:
+    """Starts the process that all others are forked from, unless it runs."""
+    process = _context().Process(target=int)
+    process.start()
+    process.join()
+
+
 def start(arguments: list[str], environment: dict[str, str], log: Path) -> BaseProcess:
     """`vlmtrain ARGUMENTS`; what it says goes into `log`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *IMPORTED_ONCE])
-    process = context.Process(target=_command, args=(arguments, environment, str(log)))
+    process = _context().Process(target=_command, args=(arguments, environment, str(log)))
     process.start()
     return process
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *IMPORTED_ONCE])
+    return context
 
 
 def _command(arguments: list[str], environment: dict[str, str], log: str) -> NoReturn:

@@ -31,7 +31,7 @@ SECONDS_TO_TELL = 8.0  # even where the disk hangs as well
 class Patience:
     """How long a phase may take: `factor` times its longest so far, at least `least` seconds.
 
-    `first`: phase -> seconds while nothing is known of it; null, or a phase that is not named: no limit.
+    `first`: phase -> seconds until it has been seen twice; null, or a phase that is not named: no limit.
     """
 
     least: float = 60.0
@@ -80,6 +80,7 @@ class Watchdog(Watch):
         self._beats = Heartbeats(folder, rank)
         self._count_collectives = count_collectives
         self._beat = Beat(rank)
+        self._seen: set[str] = set()
         self._longest: dict[str, float] = {}
         self._since = self._looked = time.monotonic()
         self._lock = threading.Lock()
@@ -105,6 +106,7 @@ class Watchdog(Watch):
 
     def start_stage(self, name: str) -> None:
         with self._lock:
+            self._seen.clear()
             self._longest.clear()
             self._begin(replace(self._beat, stage=name, phase="init", step=0, samples=()))
 
@@ -126,10 +128,23 @@ class Watchdog(Watch):
         self._since = time.monotonic()
         self._beat = replace(beat, collectives=self._count_collectives())
         self._beats.write(self._beat)
+        self._arm(self._limit())
+
+    def _limit(self) -> float | None:
+        return self.patience.limit(self._beat.phase, self._longest.get(self._beat.phase))
+
+    def _arm(self, seconds: float | None) -> None:
+        """The last resort counts processor time of all threads: a process that was stopped is not killed when it goes
+        on.  The next look winds it up again."""
+        slack = 1 + 2 * self.poll * self.threads
+        signal.setitimer(signal.ITIMER_PROF, 0 if seconds is None else seconds + slack)
 
     def _learn(self) -> None:
-        took = time.monotonic() - self._since
-        self._longest[self._beat.phase] = max(took, self._longest.get(self._beat.phase, 0.0))
+        """From the second time on: the first step may compile, the first batch waits for workers to start."""
+        phase, took = self._beat.phase, time.monotonic() - self._since
+        if phase in self._seen:
+            self._longest[phase] = max(took, self._longest.get(phase, 0.0))
+        self._seen.add(phase)
 
     def _look_again_and_again(self) -> None:
         while not self._closed.wait(self.poll):
@@ -143,12 +158,11 @@ class Watchdog(Watch):
             self._since += late
         self._beat = replace(self._beat, collectives=self._count_collectives())
         self._beats.write(self._beat)
-        limit = self.patience.limit(self._beat.phase, self._longest.get(self._beat.phase))
+        limit = self._limit()
         left = None if limit is None else self._since + limit - now
         if left is not None and left <= 0:
             self._end(now - self._since)
-        # Counts processor time of all threads, so that a process that was stopped is not killed when it goes on.
-        signal.setitimer(signal.ITIMER_PROF, 0 if left is None else left + 1 + 2 * self.poll * self.threads)
+        self._arm(left)
 
     def _end(self, seconds: float) -> None:
         faulthandler.dump_traceback_later(SECONDS_TO_TELL, exit=True)

@@ -26,12 +26,12 @@ STEPS_TO_BE_NAMED = 50
 UNEVEN = ((61, BATCH), (17, BATCH), (9, 4), (8, BATCH))  # samples, batch: tails, and data that one batch swallows
 # Captions of pictures and texts without any, one by one: with one sample a rank, one often has no image.
 SOMETIMES_NO_IMAGE = (
-    "data={_target_: vlmtrain.data.mixed.Mixed, shares: {pairs: 1, texts: 1}, parts: {"
-    "pairs: {_target_: vlmtrain.data.scenes_data.Scenes, folder: FOLDER, num_train: 32, num_test: 8,"
-    " num_compositional: 8, num_processes: 1},"
-    "texts: {_target_: vlmtrain.data.scenes_data.SceneTexts, folder: FOLDER, seed: 1, num_train: 32, num_held_out: 4,"
-    " num_processes: 1}}}",
-    "stages.align.form={_target_: vlmtrain.data.forms.captioning.Captioning}",
+    "data=scenes_and_texts", "data.shares={pairs: 1, texts: 1}", "data.parts.pairs.num_train=32",
+    "data.parts.pairs.num_test=8", "data.parts.pairs.num_compositional=8", "data.parts.pairs.num_processes=1",
+    "data.parts.texts.num_train=32", "data.parts.texts.num_held_out=4",
+    "stages.align.form={_target_: vlmtrain.data.forms.by_origin.ByOrigin, forms: {"
+    "pairs: {_target_: vlmtrain.data.forms.captioning.Captioning},"
+    " texts: {_target_: vlmtrain.data.forms.text_documents.TextDocuments}}}",
     "trainer.batch_size=2", "trainer.log_every=1", "model.language_model.architecture.attention_dropout=0.0",
 )  # fmt: skip
 LOSS, WEIGHT = 1e-6, 1e-5
@@ -55,7 +55,7 @@ def other_starts(bench: Bench) -> list[Case]:
     def attempt(told: str, change: str) -> None:
         home = bench.folder()
         folder, paths = home / "run", [str(Path(vlmtrain.__file__).parents[1])]
-        composed = compose([*TOY, f"data.folder={bench.home / 'scenes'}", "distributed=ddp", f"run_dir={folder}"])
+        composed = compose([*TOY, *bench.scenes(), "distributed=ddp", f"run_dir={folder}"])
         check(composed)
         for each in (folder, home / "other"):
             (each / "logs").mkdir(parents=True)
@@ -110,7 +110,8 @@ def uneven_data(bench: Bench) -> list[Case]:
     """Numbers of samples that no batch and no number of ranks divides."""
 
     def attempt(samples: int, batch: int) -> None:
-        sizes = (f"data.num_train={samples}", f"trainer.batch_size={batch}")
+        place = f"data.folder={bench.home / f'scenes-{samples}'}"
+        sizes = (place, f"data.num_train={samples}", f"trainer.batch_size={batch}")
         folder = bench.folder()
         code = bench.start(folder, 2, sizes).wait(60)
         assert code == 0, f"exit code {code}"
@@ -131,7 +132,7 @@ def no_image_on_one_rank(bench: Bench) -> list[Case]:
     """Two ranks of one sample each against one process that accumulates two."""
 
     def attempt() -> None:
-        data = tuple(each.replace("FOLDER", str(bench.home / "scenes")) for each in SOMETIMES_NO_IMAGE)
+        data = (*SOMETIMES_NO_IMAGE, f"data.parts.pairs.folder={bench.home / 'pairs'}")
         one, two = bench.folder(), bench.folder()
         bench.finish(one, 1, (*data, "trainer.accumulate=2"))
         code = bench.start(two, 2, data).wait(60)

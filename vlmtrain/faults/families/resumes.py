@@ -117,7 +117,7 @@ def time_limits(bench: Bench) -> list[Case]:
 
     def attempt() -> None:
         folder = bench.folder()
-        composed = compose([*TOY, f"data.folder={bench.home / 'scenes'}", "launcher=slurm", f"run_dir={folder}",
+        composed = compose([*TOY, *bench.scenes(), "launcher=slurm", f"run_dir={folder}",
                             "distributed.num_processes=1"])  # fmt: skip
         check(composed)
         (folder / "logs").mkdir(parents=True)

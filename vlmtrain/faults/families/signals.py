@@ -81,7 +81,7 @@ def every_phase(bench: Bench) -> list[Case]:
 
     def importing() -> None:
         folder = bench.folder()
-        command = [sys.executable, "-m", "vlmtrain.main", *TOY, f"data.folder={bench.home / 'scenes'}"]
+        command = [sys.executable, "-m", "vlmtrain.main", *TOY, *bench.scenes()]
         process = subprocess.Popen(
             [*command, f"run_dir={folder}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
