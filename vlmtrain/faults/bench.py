@@ -7,10 +7,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from vlmtrain.config.overrides import read_arguments
 from vlmtrain.faults import warm
 from vlmtrain.faults.comparison import compare
 from vlmtrain.faults.injection import Injection
+from vlmtrain.main import resolve
 from vlmtrain.training.heartbeat import Beat, read_beat
 
 
@@ -131,6 +134,10 @@ class Bench:
     def scenes(self) -> list[str]:
         """What the toy sees."""
         return [*SCENES, f"data.folder={self.home / 'scenes'}"]
+
+    def configuration(self, *overrides: str) -> dict[str, Any]:
+        """The toy's, resolved, for who starts it by other means."""
+        return resolve(read_arguments([*TOY, *self.scenes(), *overrides], []))
 
     def start(
         self, folder: Path, ranks: int = 1, overrides: tuple[str, ...] = (), fault: Injection | None = None

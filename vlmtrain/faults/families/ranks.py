@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import vlmtrain
-from vlmtrain.config.check import check
-from vlmtrain.config.compose import compose
-from vlmtrain.config.stored import read_config, write_config
-from vlmtrain.faults.bench import BATCH, PATIENCE, STAGE, TOY, Bench, Silent
+from vlmtrain.config.stored import write_config
+from vlmtrain.faults.bench import BATCH, PATIENCE, STAGE, Bench, Silent
 from vlmtrain.faults.comparison import closeness, samples_by_step
 from vlmtrain.faults.injection import Injection
 from vlmtrain.faults.row import Case, Row
@@ -55,13 +53,12 @@ def other_starts(bench: Bench) -> list[Case]:
     def attempt(told: str, change: str) -> None:
         home = bench.folder()
         folder, paths = home / "run", [str(Path(vlmtrain.__file__).parents[1])]
-        composed = compose([*TOY, *bench.scenes(), "distributed=ddp", f"run_dir={folder}"])
-        check(composed)
+        config = bench.configuration("distributed=ddp", f"run_dir={folder}")
         for each in (folder, home / "other"):
             (each / "logs").mkdir(parents=True)
-            write_config(composed.config, each)
+            write_config(config, each)
         if change == "config":
-            write_config({**read_config(folder), "seed": 1}, home / "other")
+            write_config({**config, "seed": 1}, home / "other")
         elif change == "code":
             shutil.copytree(
                 Path(vlmtrain.__file__).parent, home / "code" / "vlmtrain", ignore=lambda *_: ["__pycache__"]

@@ -10,10 +10,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from vlmtrain.config.check import check
-from vlmtrain.config.compose import compose
 from vlmtrain.config.stored import write_config
-from vlmtrain.faults.bench import BATCH, PATIENCE, STAGE, TOY, Bench, Silent, is_alive
+from vlmtrain.faults.bench import BATCH, PATIENCE, STAGE, Bench, Silent, is_alive
 from vlmtrain.faults.comparison import closeness, samples_by_step
 from vlmtrain.faults.families.signals import PREEMPTED, leave, workers_of
 from vlmtrain.faults.injection import Injection
@@ -117,12 +115,10 @@ def time_limits(bench: Bench) -> list[Case]:
 
     def attempt() -> None:
         folder = bench.folder()
-        composed = compose([*TOY, *bench.scenes(), "launcher=slurm", f"run_dir={folder}",
-                            "distributed.num_processes=1"])  # fmt: skip
-        check(composed)
+        config = bench.configuration("launcher=slurm", f"run_dir={folder}", "distributed.num_processes=1")
         (folder / "logs").mkdir(parents=True)
-        write_config(composed.config, folder)
-        script = write_script(composed.config, folder, bench.home)
+        write_config(config, folder)
+        script = write_script(config, folder, bench.home)
         environment = _stand_ins(bench.home / "bin")
         for restart in range(REQUEUES + 1):
             code = _one_job(script, folder, environment, restart, signal_at=3 * restart + 2)
