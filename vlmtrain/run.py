@@ -74,8 +74,8 @@ def _watched(settings: dict[str, Any], folder: Path) -> AbstractContextManager[W
     if settings["hang_seconds"] is None:
         return nullcontext(Watch())
     patience = Patience(settings["hang_seconds"], settings["hang_factor"], settings["hang_limits"])
-    rank = int(os.environ.get("RANK", "0"))
-    return Watchdog(folder / "logs" / "ranks", rank, patience, count_collectives, torch.get_num_threads())
+    rank, ranks = int(os.environ.get("RANK", "0")), settings["num_processes"]
+    return Watchdog(folder / "logs" / "ranks", rank, ranks, patience, count_collectives, torch.get_num_threads())
 
 
 def _prepare_process(config: dict[str, Any], folder: Path) -> None:

@@ -5,6 +5,7 @@ Without torch, so that it is quick; `vlmtrain faults --only F32` does the same t
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import pytest
 
 from vlmtrain.training.heartbeat import Beat, Heartbeats
 from vlmtrain.training.stops import HUNG
-from vlmtrain.training.watchdog import Patience, Watchdog
+from vlmtrain.training.watchdog import Patience, Watchdog, _ask_for_stacks
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """
@@ -24,7 +25,7 @@ HEAD = """
     from vlmtrain.training.watchdog import Patience, Watchdog
     patience = Patience(least=1.0, factor=2.0, first={"step": 1.0, "save": 30.0})
     count = 0
-    def look(rank): return Watchdog(Path("ranks"), rank, patience, lambda: count)
+    def look(rank): return Watchdog(Path("ranks"), rank, 2, patience, lambda: count)
 """
 HANGS = {
     "sleep": "time.sleep(60)",
@@ -120,7 +121,7 @@ def test_limits_are_learned_from_the_longest_of_each_phase() -> None:
 
 
 def test_another_stage_learns_anew(tmp_path: Path) -> None:
-    with Watchdog(tmp_path, 0, Patience(first={"step": 5.0})) as watch:
+    with Watchdog(tmp_path, 0, 1, Patience(first={"step": 5.0})) as watch:
         for step in range(3):
             assert ("step" in watch._longest) == (step == 2)  # the first is no measure: it may compile
             watch.enter("step", step)
@@ -132,12 +133,21 @@ def test_another_stage_learns_anew(tmp_path: Path) -> None:
 
 
 def test_beats_of_an_earlier_start_are_not_believed(tmp_path: Path) -> None:
-    Heartbeats(tmp_path, 1).write(Beat(1, step=9))
+    Heartbeats(tmp_path, 1, 3).write(Beat(1, step=9))
     os.utime(tmp_path / "rank1.json", (time.time() - 1000, time.time() - 1000))
-    beats = Heartbeats(tmp_path, 0)
+    beats = Heartbeats(tmp_path, 0, 3)
     assert beats.others() == []
-    Heartbeats(tmp_path, 1).write(Beat(1, step=2, samples=("a",) * 20))
+    Heartbeats(tmp_path, 1, 3).write(Beat(1, step=2, samples=("a",) * 20))
     (other,) = beats.others()
     assert other.step == 2 and len(other.samples) == 8 and other.pid == os.getpid()
     (tmp_path / "rank2.json").write_text("{half of a li")
+    Heartbeats(tmp_path, 3, 4).write(Beat(3))  # of a start with more ranks, a moment ago
     assert len(beats.others()) == 1
+
+
+def test_a_process_that_has_the_number_of_a_rank_is_not_hit() -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    beat = Beat(1, host=socket.gethostname(), pid=other.pid, started=1)
+    assert _ask_for_stacks(beat) == ", gone"
+    other.communicate(b"\n")
+    assert other.returncode == 0

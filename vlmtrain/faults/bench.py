@@ -14,16 +14,7 @@ from vlmtrain.faults import warm
 from vlmtrain.faults.comparison import compare
 from vlmtrain.faults.injection import Injection
 from vlmtrain.main import resolve
-from vlmtrain.training.heartbeat import Beat, read_beat
-
-
-class Loud(Exception):
-    """Not what was promised, but the run stopped with a message that names cause and remedy: half the points."""
-
-
-class Silent(Exception):
-    """A wrong result that calls itself right: no points, and the whole harness fails."""
-
+from vlmtrain.training.heartbeat import Beat, read_beat, state_of
 
 STEPS, BATCH, STAGE = 24, 8, "align"
 PATIENCE = 240.0  # seconds until a run that should have ended counts as one that hangs
@@ -38,9 +29,15 @@ TOY = [
     f"trainer.max_steps={STEPS}", f"trainer.batch_size={BATCH}", "trainer.num_workers=0", "trainer.log_every=2",
     "trainer.save_every=5", "trainer.threads=1", "optimizer.warmup=0",
 ]  # fmt: skip
-
-
 SCENES = ["data.num_train=64", "data.num_test=8", "data.num_compositional=8", "data.num_processes=1"]
+
+
+class Loud(Exception):
+    """Not what was promised, but the run stopped with a message that names cause and remedy: half the points."""
+
+
+class Silent(Exception):
+    """A wrong result that calls itself right: no points, and the whole harness fails."""
 
 
 class Run:
@@ -177,7 +174,5 @@ class Bench:
 
 def is_alive(pid: int) -> bool:
     """Is there such a process, and is it no zombie?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    state = state_of(pid)
+    return state is not None and state.letter != "Z"

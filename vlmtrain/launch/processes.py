@@ -25,7 +25,7 @@ GRACE_OF_A_DEATH = 3.0  # where one was killed, or hangs: what the others do lea
 
 def run_processes(num_processes: int, folder: Path, with_traceback: bool = False) -> int:
     """Starts the ranks, passes signals on, waits, and gives the exit code of the first that failed, else 0."""
-    begun = time.time()
+    begun = time.time() - 1  # file systems round
     lifeline, keep_open = os.pipe()
     shared = {
         **os.environ,
@@ -91,7 +91,7 @@ def _wait(ranks: list[RankProcess], folder: Path, begun: float) -> tuple[int, in
     while True:
         codes = [_code_of(rank) for rank in ranks]
         if any(codes):
-            ended = [rank for rank, code in enumerate(codes) if code is not None]
+            ended = [rank for rank, code in enumerate(codes) if code]
             _end_others(ranks, _grace([code for code in codes if code]))
             told = {rank: _told_at(folder, rank, begun) for rank in range(len(ranks))}
             first = min((rank for rank in told if rank in ended or told[rank]), key=lambda rank: told[rank])

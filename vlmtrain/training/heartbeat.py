@@ -12,7 +12,10 @@ _BYTES = 4096  # one write of one length: a reader never meets half of one line 
 
 @dataclass(frozen=True)
 class Beat:
-    """A rank at one moment.  `collectives`: how many operations with all ranks it has begun since it started."""
+    """A rank at one moment.  `collectives`: how many operations with all ranks it has begun since it started.
+
+    `started`: when its process did, as the kernel counts, so that another one of its number is not taken for it.
+    """
 
     rank: int
     stage: str = ""
@@ -22,6 +25,7 @@ class Beat:
     collectives: int = 0
     host: str = ""
     pid: int = 0
+    started: int = 0
 
     def place(self) -> str:
         """In words."""
@@ -37,13 +41,16 @@ class Beat:
 class Heartbeats:
     """The files of all ranks in `folder`, and of `rank` the open one."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder = folder
         self.rank = rank
+        self.world_size = world_size
         folder.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self._file(rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o640)
         self._begun = os.fstat(self._descriptor).st_mtime
-        self._identity = {"host": socket.gethostname(), "pid": os.getpid()}
+        state = state_of(os.getpid())
+        started = state.started if state is not None else 0
+        self._identity = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
 
     def write(self, beat: Beat) -> None:
         told = {**asdict(beat), "samples": [name[:80] for name in beat.samples[:SHOWN_SAMPLES]], **self._identity}
@@ -51,8 +58,8 @@ class Heartbeats:
 
     def others(self, since: float = 120.0) -> list[Beat]:
         """The other ranks; a file that was there `since` seconds before this rank began is not believed."""
-        files = sorted(path for path in self.folder.glob("rank*.json") if path != self._file(self.rank))
-        recent = [read_beat(path) for path in files if path.stat().st_mtime > self._begun - since]
+        files = [self._file(rank) for rank in range(self.world_size) if rank != self.rank]
+        recent = [read_beat(file) for file in files if file.is_file() and file.stat().st_mtime > self._begun - since]
         return [beat for beat in recent if beat is not None]
 
     def stack_file(self, rank: int) -> Path:
@@ -64,6 +71,23 @@ class Heartbeats:
 
     def _file(self, rank: int) -> Path:
         return self.folder / f"rank{rank}.json"
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What the kernel says of a process; `letter`: R runs, S sleeps, T is stopped, Z is dead."""
+
+    letter: str
+    started: int
+
+
+def state_of(pid: int) -> ProcessState | None:
+    """None where there is no such process on this machine."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return None
+    return ProcessState(fields[0], int(fields[19]))
 
 
 def read_beat(path: Path) -> Beat | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from vlmtrain.training.heartbeat import Beat, Heartbeats
+from vlmtrain.training.heartbeat import Beat, Heartbeats, state_of
 from vlmtrain.training.stops import HUNG
 
 POLL_SECONDS = 1.0
@@ -70,6 +70,7 @@ class Watchdog(Watch):
         self,
         folder: Path,
         rank: int,
+        world_size: int,
         patience: Patience,
         count_collectives: Callable[[], int] = lambda: 0,
         threads: int = 1,
@@ -77,7 +78,7 @@ class Watchdog(Watch):
         self.patience = patience
         self.threads = threads  # that may compute at once: what processor time is measured in
         self.poll = min(POLL_SECONDS, patience.least / 4)
-        self._beats = Heartbeats(folder, rank)
+        self._beats = Heartbeats(folder, rank, world_size)
         self._count_collectives = count_collectives
         self._beat = Beat(rank)
         self._seen: set[str] = set()
@@ -192,10 +193,9 @@ def _ask_for_stacks(beat: Beat) -> str:
     """Dumped even where the rank is stopped or holds the interpreter's lock; gives ", stopped" where it is, else ""."""
     if beat.host != socket.gethostname():
         return ""
-    try:
-        state = Path(f"/proc/{beat.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        os.kill(beat.pid, DUMP)
-        os.kill(beat.pid, signal.SIGCONT)
-    except (FileNotFoundError, ProcessLookupError):
+    state = state_of(beat.pid)
+    if state is None or state.started != beat.started:
         return ", gone"
-    return ", stopped" if state == "T" else ""
+    os.kill(beat.pid, DUMP)
+    os.kill(beat.pid, signal.SIGCONT)
+    return ", stopped" if state.letter == "T" else ""

@@ -34,7 +34,7 @@ def in_one_epoch(bench: Bench) -> list[Case]:
     def attempt(steps: tuple[int, ...]) -> None:
         folder = bench.folder()
         for step in steps:
-            fault = Injection("forward", "send", step, step, 0, float(signal.SIGTERM))
+            fault = Injection("batch", "send", step, step, 0, float(signal.SIGTERM))
             run = bench.start(folder, 1, (), fault)
             assert (code := run.wait()) == PREEMPTED, f"exit code {code} at step {step}: {run.said()[-300:]}"
         bench.finish_as_undisturbed(folder)
