@@ -68,7 +68,7 @@ def test_the_score_is_weighted_and_counts_what_went_wrong() -> None:
 
 def test_the_table_goes_between_its_marks() -> None:
     assert with_table(f"a\n{BEGIN}old\n{END}b\n", "new\n") == f"a\n{BEGIN}new\n{END}b\n"
-    with pytest.raises(ValueError, match="put these lines where the table belongs"):
+    with pytest.raises(ValueError, match="put them where the table belongs"):
         with_table("a\n", "new\n")
     assert BEGIN in (ROOT / "docs/faults.md").read_text()
 
