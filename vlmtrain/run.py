@@ -34,6 +34,7 @@ from vlmtrain.training.trainer import Trainer
 from vlmtrain.training.watchdog import Patience, Watch, Watchdog
 
 KERNELS = "kernels.json"
+SECONDS_FOR_A_FILE = 120.0  # until what one rank has written is seen by another
 
 
 def train(folder: Path, last_stage: str | None = None) -> None:
@@ -87,7 +88,10 @@ def _prepare_process(config: dict[str, Any], folder: Path) -> None:
     if not file.exists() and os.environ.get("RANK", "0") == "0":
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(probe_kernels(), indent=2))
+    deadline = time.monotonic() + SECONDS_FOR_A_FILE
     while not file.exists():
+        if time.monotonic() > deadline:
+            raise ValueError(f"{file} has not come from rank 0: do all machines see this folder?")
         time.sleep(0.05)
     apply_kernels(json.loads(file.read_text()))
 

@@ -54,8 +54,10 @@ def other_starts(bench: Bench) -> list[Case]:
         home = bench.folder()
         folder, paths = home / "run", [str(Path(vlmtrain.__file__).parents[1])]
         config = bench.configuration("distributed=ddp", f"run_dir={folder}")
+        (folder / "logs").mkdir(parents=True)
+        (home / "other").mkdir()
+        (home / "other" / "logs").symlink_to(folder / "logs")
         for each in (folder, home / "other"):
-            (each / "logs").mkdir(parents=True)
             write_config(config, each)
         if change == "config":
             write_config({**config, "seed": 1}, home / "other")
@@ -72,7 +74,7 @@ def other_starts(bench: Bench) -> list[Case]:
             (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 0.0.1\n")
             paths = [str(home / "library"), *paths]
         ranks = _start_by_hand([folder, home / "other"], paths)
-        beats = [each / "logs" / "ranks" / f"rank{rank}.json" for rank, each in enumerate((folder, home / "other"))]
+        beats = [folder / "logs" / "ranks" / f"rank{rank}.json" for rank in range(2)]
         until = time.monotonic() + PATIENCE
         while not all(read_beat(file) for file in beats) and time.monotonic() < until:
             time.sleep(0.05)
