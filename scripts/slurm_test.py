@@ -16,8 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from kill_test import compare
-
+from vlmtrain.faults.comparison import compare
 from vlmtrain.launch.slurm import job_states, read_job
 
 POLL_SECONDS = 2.0

@@ -52,6 +52,21 @@ def test_rows_that_a_resumed_run_writes_again_are_dropped(tmp_path: Path) -> Non
     assert again.last_metrics("two")["loss"] == 3.0
 
 
+def test_rows_of_steps_that_training_went_back_over_are_written_anew(tmp_path: Path) -> None:
+    """Ranks that diverged return to a checkpoint within one process; what the diverged steps came to is no figure."""
+    journal, _ = open_journal(tmp_path)
+    journal.start_stage("one", 0, 8)
+    for step, loss in ((2, 1.0), (4, 9.0), (6, 9.0)):
+        journal.training("one", step, averages(loss))
+    journal.evaluation("one", 6, {"test/r1": 0.1})
+    for step, loss in ((4, 2.0), (6, 3.0), (8, 4.0)):
+        journal.training("one", step, averages(loss))
+    journal.evaluation("one", 8, {"test/r1": 0.5})
+    rows = [(row.step, row.kind, row.metrics.get("loss")) for row in read_rows(tmp_path / "metrics.jsonl")]
+    steps = [(2, "train", 1.0), (4, "train", 2.0), (6, "train", 3.0), (8, "train", 4.0)]
+    assert rows == [*steps, (8, "evaluation", None)]
+
+
 def test_a_stage_that_starts_over_forgets_itself_and_later_stages(tmp_path: Path) -> None:
     journal, _ = open_journal(tmp_path)
     for name in ("one", "two"):

@@ -59,3 +59,13 @@ def test_a_process_may_end_with_an_earlier_stage_than_the_run(tmp_path: Path, mo
     assert trained == ["representation"] and not told, "the run is not over: no summary.json"
     run.train(tmp_path, "language")
     assert trained == ["representation", "representation", "language"] and len(told) == 1
+
+
+def test_a_rank_that_sees_another_folder_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by F34: without a shared disk, rank 1 waited in silence for a file of rank 0."""
+    monkeypatch.setattr(run, "SECONDS_FOR_A_FILE", 0.1)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="has not come from rank 0: do all machines see this folder"):
+        run._prepare_process({"trainer": {"threads": None}}, tmp_path)

@@ -30,6 +30,7 @@ class Journal:
         self._file = MetricsFile(folder / "metrics.jsonl")
         self._trackers = [Background(tracker) for tracker in build(config["tracker"] or {}).values()]
         self._progress = choose_progress(console, self.is_main_process)
+        self._told: dict[tuple[str, str], int] = {}  # stage and kind -> newest step
         self._max_steps = 0
         self._since = time.monotonic()
 
@@ -111,7 +112,12 @@ class Journal:
         return [row for row in read_rows(self._file.path) if row.stage == name and row.kind == "train"]
 
     def _log(self, row: Row) -> None:
-        if self.is_main_process:
-            self._file.log(row)
-            for tracker in self._trackers:
-                tracker.log(row)
+        if not self.is_main_process:
+            return
+        if row.step <= self._told.get((row.stage, row.kind), 0):  # training went back: what was told since is void
+            self._file.open(self._stages[: self._stages.index(row.stage)], row.stage, row.step - 1)
+            self._told.clear()
+        self._told[row.stage, row.kind] = row.step
+        self._file.log(row)
+        for tracker in self._trackers:
+            tracker.log(row)

@@ -22,6 +22,7 @@ VERBS = {
     "plan": "parts, parameters, memory, steps and disk, without loading a weight",
     "status": "how far runs are: those under runs/, or the folders named",
     "logs": "what a run printed under SLURM: logs RUN, with -f whatever comes",
+    "faults": "kill, stop and spoil small runs on purpose, and keep the score: --tier smoke | full, --only F07",
     "config": "show the resolved configuration (config keys: every key there is)",
     "help": "this text",
 }
@@ -30,7 +31,7 @@ WITH_WORDS = ("config", "help", "status", "logs", "compare")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command.  Exit codes: 0 fine, 2 yours to mend, 3 non-finite, 4 disk, 143 preempted, 1 a bug."""
+    """The command; launch.failures has the exit codes."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with_traceback = "--debug" in arguments
     try:
@@ -54,6 +55,8 @@ def run_verb(typed: Typed) -> int:
     if typed.verb in ("sweep", "compare"):
         several: int = getattr(importlib.import_module("vlmtrain.sweeps.command"), typed.verb)(typed)
         return several
+    if typed.verb == "faults":
+        return int(importlib.import_module("vlmtrain.faults.command").faults(typed.overrides))
     if typed.words:
         raise ConfigError([Fault("", f"vlmtrain config {typed.words[0]} is unknown", offer(typed.words[0], ["keys"]))])
     config = resolve(typed)

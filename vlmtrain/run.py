@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.console import Console
 
 from vlmtrain.config.build import build
 from vlmtrain.config.embedded import resolve_source
-from vlmtrain.config.stored import hash_config, read_config
+from vlmtrain.config.stored import flatten, hash_config, read_config
 from vlmtrain.data.order import sample_positions
 from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.evaluation.base import EvaluationResult
@@ -24,19 +26,28 @@ from vlmtrain.results import StageResult, read_result, write_result
 from vlmtrain.stage import RunContext, Stage
 from vlmtrain.telling import describe_end, describe_start, head_page, summarize
 from vlmtrain.tracking.jsonl import write_atomically
+from vlmtrain.training.agreement import facts_of_this_process
+from vlmtrain.training.collectives import count_collectives
 from vlmtrain.training.kernels import apply_kernels, probe_kernels
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.trainer import Trainer
+from vlmtrain.training.watchdog import Patience, Watch, Watchdog
 
 KERNELS = "kernels.json"
+SECONDS_FOR_A_FILE = 120.0  # until what one rank has written is seen by another
 
 
 def train(folder: Path, last_stage: str | None = None) -> None:
     """Trains what `folder`/config.yaml says, from wherever an earlier process left it; no further than `last_stage`."""
-    started = time.monotonic()
     config = read_config(folder)
     _prepare_process(config, folder)
-    run = open_run(config, folder)
+    with _watched(config["distributed"], folder) as watch:
+        _train(config, folder, watch, last_stage)
+
+
+def _train(config: dict[str, Any], folder: Path, watch: Watch, last_stage: str | None) -> None:
+    started = time.monotonic()
+    run = replace(open_run(config, folder), watch=watch, start=facts_of_this_process(flatten(config)))
     journal = Journal(config, folder, Console())
     done = {name: result for name in config["stages"] if (result := read_result(folder, name)) is not None}
     for name, result in done.items():
@@ -47,14 +58,25 @@ def train(folder: Path, last_stage: str | None = None) -> None:
     with Signals() as signals:
         for name, section in config["stages"].items():
             if name not in done:
+                watch.start_stage(name)
                 done[name] = _run_stage(Stage(name, section, run), journal, signals)
             if name == last_stage:
                 break
+    watch.enter("end")
     if len(done) < len(config["stages"]):
         journal.say(f"stage {last_stage} is done; the next ones are jobs of their own")
     elif journal.is_main_process:
         _tell(config, folder, [done[name] for name in config["stages"]], journal, time.monotonic() - started)
     journal.finish()
+
+
+def _watched(settings: dict[str, Any], folder: Path) -> AbstractContextManager[Watch]:
+    """Who sees to it that this rank goes on."""
+    if settings["hang_seconds"] is None:
+        return nullcontext(Watch())
+    patience = Patience(settings["hang_seconds"], settings["hang_factor"], settings["hang_limits"])
+    rank, ranks = int(os.environ.get("RANK", "0")), settings["num_processes"]
+    return Watchdog(folder / "logs" / "ranks", rank, ranks, patience, count_collectives, torch.get_num_threads())
 
 
 def _prepare_process(config: dict[str, Any], folder: Path) -> None:
@@ -66,7 +88,10 @@ def _prepare_process(config: dict[str, Any], folder: Path) -> None:
     if not file.exists() and os.environ.get("RANK", "0") == "0":
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(probe_kernels(), indent=2))
+    deadline = time.monotonic() + SECONDS_FOR_A_FILE
     while not file.exists():
+        if time.monotonic() > deadline:
+            raise ValueError(f"{file} has not come from rank 0: do all machines see this folder?")
         time.sleep(0.05)
     apply_kernels(json.loads(file.read_text()))
 
@@ -98,6 +123,7 @@ def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
 def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
     trainer = stage.train(journal, signals)
     evaluated = EvaluationResult({})
+    stage.run.watch.enter("evaluation", trainer.progress.step)
     if stage.accelerator.is_main_process:
         journal.say(f"evaluating {stage.name}")
         evaluated = stage.evaluate()

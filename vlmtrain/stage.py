@@ -1,7 +1,7 @@
 """One stage of a run: what its section of the configuration builds, and how it is trained and evaluated."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from vlmtrain.nn.tile_sizes import Squares
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.evaluate import Evaluate
+from vlmtrain.training.actions.find_stragglers import FindStragglers
 from vlmtrain.training.actions.log import Log
 from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
+from vlmtrain.training.agreement import require_agreement
 from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
@@ -37,6 +39,7 @@ from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import enable_gradient_checkpointing, set_trainability
 from vlmtrain.training.trainer import Action, Trainer
 from vlmtrain.training.update import Update
+from vlmtrain.training.watchdog import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class RunContext:
     distributed: dict[str, Any]
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
+    watch: Watch = field(default_factory=Watch)
+    start: dict[str, str] = field(default_factory=dict)  # what all ranks must have in common
 
 
 class Stage:
@@ -66,6 +71,7 @@ class Stage:
         self.data = run.data[name]
         settings = config["trainer"]
         self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
+        require_agreement(self.accelerator, run.start)
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
@@ -102,6 +108,7 @@ class Stage:
             logs=self.run.folder / "logs" / self.name,
             actions=self._actions(journal),
             max_skipped_steps=settings["max_skipped_steps"],
+            watch=self.run.watch,
         )
         self.checkpoints.require_room()
         trainer.resume()
@@ -186,7 +193,7 @@ class Stage:
         if settings["log_samples"]:
             actions.insert(0, SampleLog())
         if self.accelerator.num_processes > 1:
-            actions.append(CheckRanks())
+            actions += [CheckRanks(), FindStragglers(settings["log_every"])]
         actions.append(Save(settings["save_every"]))
         if settings["evaluate_every"]:
             actions.append(Evaluate(settings["evaluate_every"], partial(self._evaluate_along, journal)))

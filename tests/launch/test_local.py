@@ -18,7 +18,7 @@ from vlmtrain.launch import local, processes
 from vlmtrain.launch.failures import exit_code_of
 from vlmtrain.launch.local import launch
 from vlmtrain.launch.processes import run_processes
-from vlmtrain.training.stops import NonFiniteTraining, Preempted
+from vlmtrain.training.stops import HUNG, NonFiniteTraining, Preempted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,6 +181,33 @@ def test_the_first_failure_is_the_exit_code_and_ends_the_others(
     assert run_processes(2, folder) == 3
     assert time.monotonic() - started < 20
     assert "rank 1 failed first: why" in capsys.readouterr().err
+
+
+def test_who_failed_first_is_blamed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rank 0 loses the connection and is gone while rank 1, whose fault it is, is still leaving."""
+    code = "(folder / 'logs').mkdir(exist_ok=True)\n"
+    code += "if rank == 1:\n    (folder / 'logs/error.rank1.log').write_text('ValueError: why')\n    time.sleep(1)\n"
+    code += "    sys.exit(2)\n"
+    code += "while not (folder / 'logs/error.rank1.log').exists():\n    time.sleep(0.02)\n"
+    code += "time.sleep(0.1)\n(folder / 'logs/error.log').write_text('connection closed')\nsys.exit(1)\n"
+    folder = use_ranks(code, monkeypatch)
+    assert run_processes(2, folder) == 2
+    assert "rank 1 failed first: ValueError: why" in capsys.readouterr().err
+
+
+def test_a_rank_that_hung_ends_the_others_soon(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = use_ranks("if rank == 1:\n    sys.exit(8)\nos.kill(os.getpid(), signal.SIGSTOP)\n", monkeypatch)
+    started = time.monotonic()
+    assert run_processes(2, folder) == HUNG
+    assert time.monotonic() - started < processes.GRACE_SECONDS
+    assert "rank 1 failed first: hung" in capsys.readouterr().err
+
+
+def test_a_watchdog_that_could_not_speak_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = use_ranks("if rank == 1:\n    os.kill(os.getpid(), signal.SIGPROF)\ntime.sleep(60)\n", monkeypatch)
+    assert run_processes(2, folder) == HUNG
 
 
 def test_a_signal_reaches_every_rank_once(monkeypatch: pytest.MonkeyPatch) -> None:

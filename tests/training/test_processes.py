@@ -124,7 +124,7 @@ def test_a_flipped_bit_is_found_and_undone(tmp_path: Path) -> None:
     assert_close(flipped, straight, 0)
     assert [line["step"] for line in read_lines(tmp_path / "flipped/logs/samples-rank0.jsonl")].count(6) == 2
     unsaved = join(start(tmp_path / "unsaved", 2, flip=1, check_every=2, save_every=0))
-    assert unsaved == [8, 8]
+    assert unsaved == [11, 11]
     told = (tmp_path / "unsaved/stopped-0.txt").read_text()
     assert "rank 1" in told and "connector.0.weight" in told
 

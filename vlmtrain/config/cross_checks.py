@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmtrain.config.embedded import resolve_source
-from vlmtrain.config.faults import Fault, closest
-from vlmtrain.config.schema import LauncherConfig, make_defaults
+from vlmtrain.config.faults import Fault, closest, offer
+from vlmtrain.config.schema import DistributedConfig, LauncherConfig, make_defaults
 
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|percent|%)?\s*")
 
@@ -21,6 +21,9 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
     if processes > 1 and config["distributed"]["strategy"] == "single":
         yield Fault("distributed", f"num_processes is {processes}, strategy is single", "add distributed=ddp")
     yield from _check_launcher(config["launcher"], processes)
+    phases = make_defaults(DistributedConfig)["hang_limits"]
+    for name in config["distributed"]["hang_limits"].keys() - phases:
+        yield Fault(f"distributed.hang_limits.{name}", "there is no such phase", offer(name, phases, "Phases"))
     for name, stage in stages.items():
         yield from _check_batch(name, stage["trainer"], processes)
         yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])

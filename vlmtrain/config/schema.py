@@ -80,6 +80,14 @@ class DistributedConfig:
     num_processes: int = option(
         1, "training processes; under SLURM nodes times tasks", low=1, also=("nproc", "gpus", "world_size")
     )
+    hang_seconds: float | None = option(
+        60.0, "a phase that takes longer, and hang_factor times its longest, ends the run; null: nobody looks", above=0
+    )
+    hang_factor: float = option(10.0, "how many times its longest a phase may take", low=1)
+    hang_limits: dict[str, float | None] = option(
+        lambda: {"init": 1800.0, "batch": 1800.0, "step": 1800.0, "evaluation": 1800.0, "save": 1800.0},
+        "phase -> seconds it may take at first; null: it is never judged",
+    )
 
 
 @dataclass

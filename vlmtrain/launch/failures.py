@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def exit_code_of(error: BaseException) -> int:
-    """0 fine, 2 the user's to mend, 3 non-finite, 4 disk, 130 Ctrl-C, 143 preempted, 1 a bug."""
+    """0 fine, 2 the user's to mend, 3 non-finite, 4 disk, 8 hung, 11 ranks differ, 130 Ctrl-C, 143 preempted, 1 bug."""
     own = getattr(error, "exit_code", None)  # vlmtrain.training.stops
     if isinstance(own, int):
         return own
@@ -32,13 +32,18 @@ def exit_code_of(error: BaseException) -> int:
     return USER_ERROR if isinstance(error, OF_THE_USER) else 1
 
 
+def error_file(folder: Path, rank: int) -> Path:
+    """Where a rank writes what stopped it."""
+    return folder / "logs" / ("error.log" if rank == 0 else f"error.rank{rank}.log")
+
+
 def report(error: BaseException, with_traceback: bool = False, folder: Path | None = None) -> int:
     """Shows `error` on stderr, writes its traceback to logs/ of the run, and gives the exit code."""
-    rank = os.environ.get("RANK", "0")
+    rank = int(os.environ.get("RANK", "0"))
     file = _write_story(error, folder, rank)
     if with_traceback:
         traceback.print_exception(error)
-    elif rank == "0":
+    elif rank == 0:
         _show(error, file)
     return exit_code_of(error)
 
@@ -61,10 +66,10 @@ def _show(error: BaseException, file: Path | None) -> None:
         console.print(Text(f"The whole story is in {file}; --debug shows it here.", style="dim"))
 
 
-def _write_story(error: BaseException, folder: Path | None, rank: str) -> Path | None:
+def _write_story(error: BaseException, folder: Path | None, rank: int) -> Path | None:
     if folder is None or not folder.is_dir():
         return None
-    file = folder / "logs" / ("error.log" if rank == "0" else f"error.rank{rank}.log")
+    file = error_file(folder, rank)
     try:
         file.parent.mkdir(exist_ok=True)
         with file.open("a", encoding="utf-8") as story:

@@ -1,5 +1,7 @@
 """Why training may stop before its last step.  Each reason carries the exit code that the command ends with."""
 
+HUNG = 8  # of a process that its watchdog ended
+
 
 class TrainingStopped(Exception):
     """Training ended early, on purpose; what was published before stays valid."""
@@ -28,4 +30,4 @@ class Preempted(TrainingStopped):
 class RanksDiverged(TrainingStopped):
     """Ranks hold different weights, and there is no checkpoint to go back to."""
 
-    exit_code = 8
+    exit_code = 11

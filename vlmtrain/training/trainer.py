@@ -17,6 +17,7 @@ from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import Progress
 from vlmtrain.training.stops import NonFiniteTraining, Preempted, RanksDiverged
 from vlmtrain.training.update import Update, UpdateResult
+from vlmtrain.training.watchdog import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ class Trainer:
         logs: Path,
         actions: Sequence[Action] = (),
         max_skipped_steps: int = 3,
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch or Watch()
         self.update = update
         self.source = source
         self.checkpoints = checkpoints
@@ -64,6 +67,7 @@ class Trainer:
         self.progress = Progress()
         self.meter = Meter()
         self.micro_batches: list[Batch] = []  # of the step just taken
+        self.data_seconds = 0.0  # that this rank has waited for batches
         self._saved_step = 0
         self._rollbacks = 0
         self._has_told_of_cuts = False
@@ -88,17 +92,21 @@ class Trainer:
         """Publish a checkpoint of this step, unless there is one; what ranks disagree about is never published."""
         if self._saved_step == self.progress.step:
             return
-        check_parity(self.accelerator, self.model)
-        self.progress.open_interval = self.meter.open_interval(self.accelerator)
-        if self.checkpoints.save(self.progress):
-            self._saved_step = self.progress.step
+        with self.watch.during("save"):
+            check_parity(self.accelerator, self.model)
+            self.progress.open_interval = self.meter.open_interval(self.accelerator)
+            if self.checkpoints.save(self.progress):
+                self._saved_step = self.progress.step
 
     def _train_on(self, signals: Signals) -> None:
         batches = self.source.steps(self.progress.step)
         while self.progress.step < self.max_steps:
             started = time.perf_counter()
+            self.watch.enter("batch", self.progress.step)
             self.micro_batches = self._next(batches)
             waited = time.perf_counter() - started
+            self.data_seconds += waited
+            self.watch.enter("step", self.progress.step, self._sample_ids())
             result = self.update(self.micro_batches, self.progress.step, signals.requested is not None)
             self._count(result, waited)
             self._run_due_actions()
@@ -111,6 +119,9 @@ class Trainer:
         if micro_batches is None:
             raise ValueError(f"the data ended before step {self.progress.step} of {self.max_steps}; lower max_steps")
         return micro_batches
+
+    def _sample_ids(self) -> list[str]:
+        return [name for batch in self.micro_batches for name in batch.sample_ids]
 
     def _count(self, result: UpdateResult, waited: float) -> None:
         samples = sum(len(batch) for batch in self.micro_batches) * self.accelerator.num_processes
@@ -138,10 +149,10 @@ class Trainer:
         """Leave a trace of a step that was not applied; stop after too many in a row."""
         self.progress.skipped_in_a_row += 1
         step, skipped = self.progress.step, self.progress.skipped_in_a_row
-        own = [name for batch in self.micro_batches for name in batch.sample_ids]
         norm, loss = float(result.gradient_norm), float(result.loss())
         logger.warning("step %d skipped: loss share %s, gradient norm %s", step, loss, norm)
-        told = _from_all_ranks({"sample_ids": own, "loss_share": str(loss)}, self.accelerator.num_processes)
+        own: dict[str, object] = {"sample_ids": self._sample_ids(), "loss_share": str(loss)}
+        told = _from_all_ranks(own, self.accelerator.num_processes)
         if self.accelerator.is_main_process:
             self.logs.mkdir(parents=True, exist_ok=True)
             with (self.logs / "skipped_steps.jsonl").open("a") as file:

@@ -20,7 +20,8 @@ class Evaluate:
         average = trainer.update.average
         trainer.update.training_step.eval()
         try:
-            with torch.no_grad(), average.applied() if average is not None else nullcontext():
+            averaged = average.applied() if average is not None else nullcontext()
+            with trainer.watch.during("evaluation"), torch.no_grad(), averaged:
                 self.evaluate(trainer.progress.step)
         finally:
             trainer.update.training_step.train()  # frozen parts stay in eval mode
