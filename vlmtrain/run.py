@@ -83,9 +83,8 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
     for name, section in config["stages"].items():  # a batch larger than the data is told now, not stages later
         sample_positions(0, section["trainer"]["batch_size"], len(data[name].train), 0, data[name].together)
     facts = {"config": hash_config(config), "experiment": config["experiment"]}
-    distributed = {key: config["distributed"][key] for key in ("strategy", "num_processes")}
     init_from = Path(resolve_source(config["init_from"])) if config["init_from"] else None
-    return RunContext(folder, config["seed"], data, distributed, facts, init_from)
+    return RunContext(folder, config["seed"], data, config["distributed"], facts, init_from)
 
 
 def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
@@ -97,10 +96,9 @@ def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
 
 def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
     trainer = stage.train(journal, signals)
-    evaluated = EvaluationResult({})
+    journal.say(f"evaluating {stage.name}")
+    evaluated = stage.evaluate()
     if stage.accelerator.is_main_process:
-        journal.say(f"evaluating {stage.name}")
-        evaluated = stage.evaluate()
         journal.evaluation(stage.name, trainer.progress.step, evaluated.metrics)
     result = _result_of(stage, trainer, journal, evaluated)
     if stage.accelerator.is_main_process:

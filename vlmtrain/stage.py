@@ -27,6 +27,8 @@ from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
 from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
 from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
@@ -51,7 +53,7 @@ class RunContext:
     folder: Path
     seed: int
     data: dict[str, Any]  # stage -> its data; .train: Source, .evaluation: dict[str, Source]
-    distributed: dict[str, Any]
+    distributed: dict[str, Any]  # its section of the configuration
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
 
@@ -65,7 +67,8 @@ class Stage:
         self.run = run
         self.data = run.data[name]
         settings = config["trainer"]
-        self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
+        self.accelerator: Accelerator = build_accelerator(settings["precision"], run.distributed["num_processes"])
+        self.engine: Engine = build(run.distributed["engine"]) or Replicated()
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
@@ -115,13 +118,19 @@ class Stage:
         return int(self.accelerator.reduce(own, reduction="sum").item())
 
     def evaluate(self) -> EvaluationResult:
-        """All evaluations of the stage, one after the other."""
+        """All evaluations of the stage, one after the other.  All ranks call; what the first one gets counts.
+
+        Where ranks hold parts of the weights, all evaluate the same; else the first does, and the others go on.
+        """
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
-        for evaluation in self.evaluations.values():
-            result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
-            metrics |= result.metrics
-            samples += result.samples
+        if not (self.accelerator.is_main_process or self.engine.needs_all_ranks):
+            return EvaluationResult(metrics, samples)
+        with self.engine.entered():
+            for evaluation in self.evaluations.values():
+                result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
+                metrics |= result.metrics
+                samples += result.samples
         return EvaluationResult(metrics, samples)
 
     @property
@@ -133,6 +142,10 @@ class Stage:
 
     def _update(self) -> Update:
         settings, choices = self.config["trainer"], self.config["optimizer"]
+        step = TrainingStep(self.model, self.objective)
+        if settings["compile"]:
+            step.compile()
+        self.engine.lay_out(self.accelerator, step)
         optimizer = build_optimizer(
             self.model,
             self.multiples,
@@ -140,12 +153,9 @@ class Stage:
         )
         decay = settings["ema_decay"]
         average = ExponentialMovingAverage(self.model, decay) if decay is not None else None
-        step = TrainingStep(self.model, self.objective)
-        if settings["compile"]:
-            step.compile()
         self.checkpoints = Checkpoints(
             self.run.folder / "checkpoints" / self.name,
-            TrainingState(self.model, optimizer, average, self.objective),
+            TrainingState(self.model, optimizer, average, self.objective, self.engine),
             self.accelerator,
             {**self.run.facts, "data": self.data.train.fingerprint, "stage": self.name},
             settings["keep_checkpoints"],
@@ -153,7 +163,7 @@ class Stage:
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
         seed = key_of("training", self.run.seed, self.name)
         clip = settings["gradient_clip_norm"]
-        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing)
+        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine)
 
     def _loader(self) -> StepLoader:
         settings = self.config["trainer"]
@@ -193,9 +203,11 @@ class Stage:
         return actions
 
     def _evaluate_along(self, journal: Journal, step: int) -> None:
-        """The first rank evaluates while the others wait; the last step has the final evaluation instead."""
-        if step < self.max_steps and self.accelerator.is_main_process:
-            journal.evaluation(self.name, step, self.evaluate().metrics)
+        """The last step has the final evaluation instead."""
+        if step < self.max_steps:
+            metrics = self.evaluate().metrics
+            if self.accelerator.is_main_process:
+                journal.evaluation(self.name, step, metrics)
         self.accelerator.wait_for_everyone()
 
     def _start_from_earlier_stages(self) -> dict[str, LoadReport]:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -28,6 +28,9 @@ from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
 from vlmtrain.training.checkpoint import Checkpoints
 from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.fsdp2 import FSDP2
+from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
@@ -40,6 +43,7 @@ from vlmtrain.training.trainer import Trainer
 from vlmtrain.training.update import Update
 
 VOCABULARY, WIDTH, SIDE = 17, 8, 4
+ENGINES: dict[str, Callable[[], Engine]] = {"ddp": Replicated, "fsdp2": FSDP2}
 FROZEN_ENCODER = {"encoder": None, "connector": 1.0, "head": 0.5, "scale": 1.0}
 
 
@@ -145,27 +149,29 @@ def toy_batch(samples: list[int], step: int) -> Batch:
 def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Trainer:
     """A trainer of the toy; for `choices` see the calls of `choices.get`."""
     world = int(str(choices.get("world", 1)))
-    accelerator = build_accelerator("fp32", "ddp" if world > 1 else "single", world)
+    accelerator = build_accelerator("fp32", world)
     torch.manual_seed(0)
     model = ToyModel(float(str(choices.get("dropout", 0.1))))
     rates = choices.get("rates", FROZEN_ENCODER)
     assert isinstance(rates, dict)
     thawing = Thawing(rates)
-    optimizer = build_optimizer(model, set_trainability(model, thawing.at_the_end()), AdamWChoices())
+    multiples = set_trainability(model, thawing.at_the_end())
+    objective = choices.get("objective", Guessing())
+    assert isinstance(objective, Objective)
+    step = TrainingStep(model, objective)
+    engine = ENGINES[str(choices.get("engine", "ddp"))]()
+    engine.lay_out(accelerator, step)
+    optimizer = build_optimizer(model, multiples, AdamWChoices())
     if choices.get("eval_norm"):
         model.encoder.eval()
         model.encoder.__dict__["train"] = lambda mode=True: model.encoder
     average = ExponentialMovingAverage(model, 0.9) if choices.get("ema") else None
-    objective = choices.get("objective", Guessing())
-    assert isinstance(objective, Objective)
+    state = TrainingState(model, optimizer, average, objective, engine)
     lr = float(str(choices.get("lr", 0.01)))
     schedule = Schedule(lr=lr, max_steps=int(str(choices.get("schedule_steps", max_steps))), warmup=2)
-    update = Update(
-        accelerator, TrainingStep(model, objective), optimizer, schedule, 3, average=average, thawing=thawing
-    )
+    update = Update(accelerator, step, optimizer, schedule, 3, average=average, thawing=thawing, engine=engine)
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
-    state = TrainingState(model, optimizer, average, objective)
     checkpoints = Checkpoints(folder / "checkpoints" / "toy", state, accelerator, keep=int(str(choices.get("keep", 2))))
 
     def write(step: int, averages: dict[str, float]) -> None:

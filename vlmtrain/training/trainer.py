@@ -88,7 +88,7 @@ class Trainer:
         """Publish a checkpoint of this step, unless there is one; what ranks disagree about is never published."""
         if self._saved_step == self.progress.step:
             return
-        check_parity(self.accelerator, self.model)
+        check_parity(self.accelerator, self.update.engine.replicas(self.model))
         self.progress.open_interval = self.meter.open_interval(self.accelerator)
         if self.checkpoints.save(self.progress):
             self._saved_step = self.progress.step
