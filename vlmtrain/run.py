@@ -108,14 +108,13 @@ def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
 
 
 def _result_of(stage: Stage, trainer: Trainer, journal: Journal, evaluated: EvaluationResult) -> StageResult:
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in stage.model.parameters()]
     return StageResult(
         name=stage.name,
         steps=trainer.progress.step,
         samples=trainer.progress.samples,
         seconds=journal.seconds(stage.name),
-        trainable_parameters=sum(count for count, trains in counts if trains),
-        total_parameters=sum(count for count, _ in counts),
+        trainable_parameters=stage.trainable_parameters,
+        total_parameters=stage.total_parameters,
         metrics=dict(journal.last_metrics(stage.name)),
         evaluation=evaluated.metrics,
         skipped_steps=journal.skipped_steps(stage.name),

@@ -74,6 +74,9 @@ class Stage:
         self.objective = build(config["objective"])
         self.thawing = Thawing(config["trainable"])
         self.multiples = set_trainability(self.model, self.thawing.at_the_end())  # Update freezes what starts later
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
+        self.total_parameters = sum(count for count, _ in counts)
+        self.trainable_parameters = sum(count for count, trains in counts if trains)
         self.hand_overs = self._start_from_earlier_stages()
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
@@ -122,15 +125,17 @@ class Stage:
 
         Where ranks hold parts of the weights, all evaluate the same; else the first does, and the others go on.
         """
+        if self.accelerator.is_main_process or self.engine.needs_all_ranks:
+            return self.engine.inside(self._evaluate)
+        return EvaluationResult({})
+
+    def _evaluate(self) -> EvaluationResult:
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
-        if not (self.accelerator.is_main_process or self.engine.needs_all_ranks):
-            return EvaluationResult(metrics, samples)
-        with self.engine.entered():
-            for evaluation in self.evaluations.values():
-                result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
-                metrics |= result.metrics
-                samples += result.samples
+        for evaluation in self.evaluations.values():
+            result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
+            metrics |= result.metrics
+            samples += result.samples
         return EvaluationResult(metrics, samples)
 
     @property

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from vlmtrain.training.actions.save import Save
 from vlmtrain.training.checkpoint import Checkpoints
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.deepspeed import ZeroWhole
 from vlmtrain.training.engines.fsdp2 import FSDP2
 from vlmtrain.training.engines.replicated import Replicated
+from vlmtrain.training.engines.zero3 import Zero3
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
@@ -43,7 +46,16 @@ from vlmtrain.training.trainer import Trainer
 from vlmtrain.training.update import Update
 
 VOCABULARY, WIDTH, SIDE = 17, 8, 4
-ENGINES: dict[str, Callable[[], Engine]] = {"ddp": Replicated, "fsdp2": FSDP2}
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "ddp": Replicated,
+    "fsdp2": FSDP2,
+    "fsdp2_frozen_whole": partial(FSDP2, shard_frozen=False, reshard_after_forward=False),
+    "fsdp2_offload": partial(FSDP2, offload=True),
+    "zero1": partial(ZeroWhole, stage=1),
+    "zero2": partial(ZeroWhole, stage=2),
+    "zero2_offload": partial(ZeroWhole, stage=2, offload=True),
+    "zero3": Zero3,
+}
 FROZEN_ENCODER = {"encoder": None, "connector": 1.0, "head": 0.5, "scale": 1.0}
 
 
@@ -73,6 +85,9 @@ class ToyModel(nn.Module):
     def encode(self, visual: VisualBatch) -> VisualFeatures:
         patches = self.encoder(visual.pixels).unsqueeze(1)  # [N, 1, W]
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)
+
+    def wrapping_units(self) -> list[nn.Module]:
+        return [self.connector]
 
     def layout(self) -> Layout:
         raise NotImplementedError
@@ -240,7 +255,8 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
     trainer = build_trainer(Path(folder), world=world, **job)
     gradients: list[dict[str, Tensor]] = []
     parameters = dict(trainer.model.named_parameters())
-    trainer.update.optimizer.register_step_pre_hook(lambda *_: gradients.append(_gradients(parameters)))
+    if "engine" not in job:  # others hold no whole gradients
+        trainer.update.optimizer.register_step_pre_hook(lambda *_: gradients.append(_gradients(parameters)))
     trainer.actions = [_Pace(pace), *([_Flip(flip)] if flip and rank == 1 else []), *trainer.actions]
     try:
         with Signals() as signals:
@@ -250,7 +266,7 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
     except TrainingStopped as stopped:
         Path(folder, f"stopped-{rank}.txt").write_text(f"{trainer.progress.step} {stopped}")
         os._exit(stopped.exit_code)
-    if rank == 0:
+    if rank == 0 and "engine" not in job:
         by_step = {f"{step}/{name}": value for step, each in enumerate(gradients) for name, value in each.items()}
         save_file(by_step, Path(folder, "gradients.safetensors"))
         save_file({name: value.detach() for name, value in parameters.items()}, Path(folder, "final.safetensors"))

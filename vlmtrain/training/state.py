@@ -257,4 +257,9 @@ def _serialized(what: str, tensors: dict[str, Tensor], unchecked: set[str]) -> b
     for name, value in tensors.items():
         if name not in unchecked and value.is_floating_point() and not bool(value.isfinite().all()):
             raise NonFiniteTraining(f"{what}: {name} holds NaN or infinite values; nothing was published")
-    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    return save({name: _alone(value.detach().cpu().contiguous()) for name, value in tensors.items()})
+
+
+def _alone(value: Tensor) -> Tensor:
+    """Engines keep many weights in one piece of memory, and safetensors wants one for each."""
+    return value if value.untyped_storage().nbytes() == value.numel() * value.element_size() else value.clone()

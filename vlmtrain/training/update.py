@@ -120,8 +120,9 @@ class Update:
         if not self.training_step.objective.has_teacher:
             return []
         assert self.average is not None
-        with self.average.applied(), self.engine.entered(), self.accelerator.autocast():
-            return [self.training_step.teach(batch, step) for batch in micro_batches]
+        teach = self.training_step.teach
+        with self.average.applied(), self.accelerator.autocast():
+            return self.engine.inside(lambda: [teach(batch, step) for batch in micro_batches])
 
     def _keep(self, lessons: list[Lesson], everyone: Everyone | None, step: int) -> None:
         """Hand the objective what the teacher said of the global batch."""
@@ -176,7 +177,7 @@ class Update:
         for index, batch in enumerate(micro_batches if self._needs["survey"] else []):
             self._seed(step, index)
             with torch.no_grad(), self.accelerator.autocast():
-                surveys.append(self.engine.survey(batch))
+                surveys.append(self._ask(batch))
         said = [survey.embeddings for survey in surveys] or [{} for _ in micro_batches]
         if lessons:
             said = [own | lesson.embeddings for own, lesson in zip(said, lessons, strict=True)]
@@ -184,14 +185,17 @@ class Update:
         keeps = surveys and self._needs["features"]
         return everyone, [survey.features for survey in surveys] if keeps else nothing
 
+    def _ask(self, batch: Batch) -> Survey:
+        return self.engine.inside(lambda: self.training_step.survey(batch))
+
     def _find_needs(self, batch: Batch) -> None:
         """Once: does the objective survey anything, and are features free of gradient, so that they can be kept?"""
         self.training_step.eval()  # so that looking changes no running statistics
+        encode = self.training_step.model.encode
         with self.accelerator.autocast():
             with torch.no_grad():
-                self._needs["survey"] = bool(self.engine.survey(batch).embeddings)
-            with self.engine.entered():
-                self._needs["features"] = not self.training_step.model.encode(batch.visual).patches.requires_grad
+                self._needs["survey"] = bool(self._ask(batch).embeddings)
+            self._needs["features"] = not self.engine.inside(lambda: encode(batch.visual).patches.requires_grad)
         self.training_step.train()  # frozen parts stay in eval mode
 
     def _apply(self, norm: Tensor) -> None:

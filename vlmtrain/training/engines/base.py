@@ -1,16 +1,18 @@
 """How the processes of a stage share its weights, gradients and moments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vlmtrain.batch import Batch
 from vlmtrain.objectives.base import Loss
-from vlmtrain.training.step import Survey, TrainingStep
+from vlmtrain.training.step import TrainingStep
+
+Result = TypeVar("Result")
 
 
 class Engine(ABC):
@@ -58,15 +60,9 @@ class Engine(ABC):
     def discard(self) -> None:
         """Forget the gradient; weights and moments stay as they are."""
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """A block in which methods of the model other than the step's forward may be called."""
-        yield
-
-    def survey(self, batch: Batch) -> Survey:
-        """First of two passes (see TrainingStep.survey)."""
-        with self.entered():
-            return self.step.survey(batch)
+    def inside(self, function: Callable[[], Result]) -> Result:
+        """What `function` gives, which may call methods of the model other than the step's forward."""
+        return function()
 
     def held(self, value: Tensor) -> Tensor:
         """What this rank holds of a parameter or buffer, live: to write into it is to change the weight."""

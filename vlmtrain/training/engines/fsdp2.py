@@ -1,7 +1,7 @@
 """PyTorch's FSDP2: weights, gradients and moments lie in parts on the ranks, and each unit is whole while it runs."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.objectives.base import Loss
-from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.base import Engine, Result
+from vlmtrain.training.engines.process_group import require_process_group
 from vlmtrain.training.optimizer import moments_of
 from vlmtrain.training.step import TrainingStep
 
@@ -114,13 +115,12 @@ class FSDP2(Engine):
     def discard(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def inside(self, function: Callable[[], Result]) -> Result:
         # FSDP takes the first module that runs for the root of all, and here that could be a unit
         self._root._get_fsdp_state()._lazy_init()
         self._root.unshard()
         try:
-            yield
+            return function()
         finally:
             self._root.reshard()
 
@@ -157,6 +157,7 @@ class FSDP2(Engine):
         }
 
     def _build_mesh(self, accelerator: Accelerator) -> DeviceMesh:
+        require_process_group(accelerator)
         world, device = accelerator.num_processes, accelerator.device.type
         if self.copies < 1 or world % self.copies:
             raise ValueError(

@@ -34,7 +34,7 @@ class Replicated(Engine):
 
     def start(self, accelerator: Accelerator, step: TrainingStep, optimizer: Optimizer) -> None:
         super().start(accelerator, step, optimizer)
-        self.wrapped = step
+        self.wrapped = step.to(accelerator.device)
         if accelerator.num_processes > 1:  # DDP knows the parameters that had a gradient when it was made
             devices = [accelerator.device] if accelerator.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(
