@@ -16,21 +16,16 @@ from vlmtrain.training.engines.deepspeed import DeepSpeed
 
 
 class Zero3(DeepSpeed):
-    """Every unit (vlmtrain.nn.wrapping) is whole while it runs; all else from the beginning of a pass to its end.
-
-    So weights may be read directly, outside of the module that owns them, as a chunked cross-entropy does.
+    """The modules of a unit (vlmtrain.nn.wrapping) are whole while they run; all else from the beginning of a pass to
+    its end, so that weights may be read outside of the module that owns them, as a chunked cross-entropy does.
     """
 
     needs_all_ranks = True
 
     def _initialize(self, accelerator: Accelerator, root: nn.Module, optimizer: Optimizer) -> None:
         from deepspeed.runtime.zero import register_external_parameter
-        from deepspeed.utils import set_z3_leaf_module
 
-        units = find_units(root)
-        of_units = {id(parameter) for unit in units for parameter in unit.parameters()}
-        for unit in units:
-            set_z3_leaf_module(unit, True)
+        of_units = {id(parameter) for unit in find_units(root) for parameter in unit.parameters()}
         super()._initialize(accelerator, root, optimizer)
         for parameter in root.parameters():
             if id(parameter) not in of_units:
