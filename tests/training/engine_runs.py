@@ -10,8 +10,10 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 HERE = Path(__file__)
 FEW = {"num_train": 64, "num_test": 4, "num_compositional": 4, "num_held_out": 4, "num_processes": 1}
@@ -19,7 +21,7 @@ SHORT = ["trainer.batch_size=8", "trainer.threads=1", "optimizer.warmup=0", "opt
 
 
 def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> list[subprocess.Popen[bytes]]:
-    """Each job: {engine, name, overrides, stage, steps}; what it gives is in FOLDER/NAME.json."""
+    """Each job: {experiment, engine, name, overrides, stage, steps, drops_images}; it gives FOLDER/NAME.json."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -44,6 +46,21 @@ def finish(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout: float = 
             rank.kill()
     said = "".join(log.read_text(errors="replace")[-3000:] for log in sorted(folder.glob("log.*.txt")))
     assert codes == [0] * len(ranks), said
+
+
+class WithoutImages:
+    """A collator that takes all images out of half of the micro-batches, the same ones however they are spread."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, samples: Any) -> Any:
+        batch = self.collator(samples)
+        if crc32(batch.sample_ids[0].encode()) % 2:
+            return batch
+        nothing = replace(batch.visual, pixels=batch.visual.pixels[:0], tiles_per_item=[], sizes=[])
+        text = replace(batch.text, visual_mask=batch.text.visual_mask & False, placeholders=0)
+        return replace(batch, visual=replace(nothing, items_per_sample=[0] * len(batch)), text=text)
 
 
 def train(folder: Path, job: dict[str, Any]) -> None:
@@ -78,6 +95,8 @@ def train(folder: Path, job: dict[str, Any]) -> None:
             rows.append({"step": step, "loss": averages["loss"], "norm": averages["gradient_norm"]})
 
     stage.max_steps = job["steps"]
+    if job.get("drops_images"):
+        stage.collator = WithoutImages(stage.collator)  # type: ignore[assignment]
     with Signals() as signals:
         trainer = stage.train(Told(), signals)  # type: ignore[arg-type]
     if stage.accelerator.is_main_process:
