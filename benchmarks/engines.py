@@ -1,4 +1,4 @@
-"""One stage under every engine: losses, what a rank holds in memory, seconds per step; see README.md beside this file."""
+"""One stage under every engine: losses, what a rank holds in memory, seconds per step; see README.md beside it."""
 
 import argparse
 import gc

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from training_toy import join, last_per_step, read_lines, start
+from training_toy import build_trainer, join, last_per_step, read_lines, start
+
+from vlmtrain.training.engines import deepspeed
 
 JOB = {"dropout": 0.0, "size": 8, "max_steps": 6, "schedule_steps": 6, "ema": True, "save_every": 2, "eval_norm": True}
 ENGINES = ["ddp", "fsdp2", "zero1", "zero2", "zero3"]
@@ -74,3 +76,25 @@ def test_nan_on_one_rank_is_skipped_on_all(engine: str, where: str, tmp_path: Pa
     saved, wanted = (load_file(tmp_path / each / STEP / "connector.safetensors") for each in (engine, "ddp"))
     for name, value in wanted.items():
         assert float((saved[name] - value).abs().max()) < 1e-5, name
+
+
+def test_without_deepspeed_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepspeed, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'vlmtrain\[deepspeed\]'"):
+        build_trainer(tmp_path, engine="zero2")
+
+
+def test_zero_refuses_what_begins_to_train_later(tmp_path: Path) -> None:
+    """Weight decay would move it from the first step on."""
+    rates = {"encoder": {"from_step": 3, "rate": 1.0}, "connector": 1.0, "head": 1.0, "scale": 1.0}
+    with pytest.raises(ValueError, match=r"from_step.*distributed=ddp or distributed=fsdp2"):
+        build_trainer(tmp_path, engine="zero3", rates=rates)
+
+
+def test_copies_have_to_divide_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlmtrain.training.accelerator import build_accelerator
+    from vlmtrain.training.engines import fsdp2
+
+    monkeypatch.setattr(fsdp2, "require_process_group", lambda accelerator: None)
+    with pytest.raises(ValueError, match="copies is 2; give a number that divides the 1 processes"):
+        fsdp2.FSDP2(copies=2)._build_mesh(build_accelerator("fp32"))

@@ -1,5 +1,6 @@
 """Every process has the whole model: DDP, and a process alone."""
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
@@ -37,9 +38,11 @@ class Replicated(Engine):
         self.wrapped = step.to(accelerator.device)
         if accelerator.num_processes > 1:  # DDP knows the parameters that had a gradient when it was made
             devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(
-                step, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
-            )
+            with warnings.catch_warnings():  # its other name does something else: it syncs buffers at the start
+                warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+                self.wrapped = DistributedDataParallel(
+                    step, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
+                )
 
     def forward(self, *inputs: object) -> Loss:
         loss: Loss = self.wrapped(*inputs)
