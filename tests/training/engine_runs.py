@@ -10,6 +10,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,11 @@ def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> list[subproce
 
 def finish(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout: float = 300.0) -> None:
     """AssertionError with what was said where a rank failed or hangs."""
-    try:
-        codes = [rank.wait(timeout=timeout) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and None in (codes := [rank.poll() for rank in ranks]) and not any(codes):
+        time.sleep(0.1)
+    for rank in ranks:
+        rank.kill()
     said = "".join(log.read_text(errors="replace")[-3000:] for log in sorted(folder.glob("log.*.txt")))
     assert codes == [0] * len(ranks), said
 
@@ -109,8 +111,13 @@ def main(folder: Path, jobs: list[dict[str, Any]]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    for job in jobs:
-        train(folder, job)
+    try:
+        for job in jobs:
+            train(folder, job)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the others may be waiting, and would hold us up
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     os._exit(0)
