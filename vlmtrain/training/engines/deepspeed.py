@@ -96,14 +96,16 @@ class DeepSpeed(Engine):
         self.zero.zero_grad(set_to_none=True)
 
     def discard(self) -> None:
-        # a gradient that is not finite ZeRO itself throws away, on all ranks, and leaves nothing of it behind
+        # a gradient that is not finite ZeRO throws away itself, on all ranks
         nothing = torch.tensor(float("nan"), device=self.accelerator.device)
-        for gradients in self.zero.averaged_gradients.values():
-            for gradient in gradients or ():
-                gradient.copy_(nothing)
+        gradients = [each for group in self.zero.averaged_gradients.values() for each in group or ()]
+        for gradient in gradients:
+            gradient.copy_(nothing)
         if self.offload:  # gradients rest elsewhere, and their norms are known already
             self.zero.norm_for_param_grads = dict.fromkeys(self.zero.norm_for_param_grads, nothing)
         self.apply(nothing, None)
+        for gradient in gradients:  # ZeRO-3 uses them again, and nobody writes where they are filled up
+            gradient.zero_()
 
     def weights_were_put(self) -> None:
         self.zero.refresh_fp32_params()
