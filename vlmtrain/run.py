@@ -108,9 +108,8 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
     for name, section in config["stages"].items():  # a batch larger than the data is told now, not stages later
         sample_positions(0, section["trainer"]["batch_size"], len(data[name].train), 0, data[name].together)
     facts = {"config": hash_config(config), "experiment": config["experiment"]}
-    distributed = {key: config["distributed"][key] for key in ("strategy", "num_processes")}
     init_from = Path(resolve_source(config["init_from"])) if config["init_from"] else None
-    return RunContext(folder, config["seed"], data, distributed, facts, init_from)
+    return RunContext(folder, config["seed"], data, config["distributed"], facts, init_from)
 
 
 def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
@@ -122,11 +121,10 @@ def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
 
 def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
     trainer = stage.train(journal, signals)
-    evaluated = EvaluationResult({})
     stage.run.watch.enter("evaluation", trainer.progress.step)
+    journal.say(f"evaluating {stage.name}")
+    evaluated = stage.evaluate()
     if stage.accelerator.is_main_process:
-        journal.say(f"evaluating {stage.name}")
-        evaluated = stage.evaluate()
         journal.evaluation(stage.name, trainer.progress.step, evaluated.metrics)
     result = _result_of(stage, trainer, journal, evaluated)
     if stage.accelerator.is_main_process:
@@ -136,14 +134,13 @@ def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
 
 
 def _result_of(stage: Stage, trainer: Trainer, journal: Journal, evaluated: EvaluationResult) -> StageResult:
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in stage.model.parameters()]
     return StageResult(
         name=stage.name,
         steps=trainer.progress.step,
         samples=trainer.progress.samples,
         seconds=journal.seconds(stage.name),
-        trainable_parameters=sum(count for count, trains in counts if trains),
-        total_parameters=sum(count for count, _ in counts),
+        trainable_parameters=stage.trainable_parameters,
+        total_parameters=stage.total_parameters,
         metrics=dict(journal.last_metrics(stage.name)),
         evaluation=evaluated.metrics,
         skipped_steps=journal.skipped_steps(stage.name),

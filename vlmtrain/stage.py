@@ -29,6 +29,8 @@ from vlmtrain.training.actions.save import Save
 from vlmtrain.training.agreement import require_agreement
 from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
 from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
@@ -54,7 +56,7 @@ class RunContext:
     folder: Path
     seed: int
     data: dict[str, Any]  # stage -> its data; .train: Source, .evaluation: dict[str, Source]
-    distributed: dict[str, Any]
+    distributed: dict[str, Any]  # its section of the configuration
     facts: dict[str, Any]  # go into every manifest
     init_from: Path | None = None
     watch: Watch = field(default_factory=Watch)
@@ -70,13 +72,17 @@ class Stage:
         self.run = run
         self.data = run.data[name]
         settings = config["trainer"]
-        self.accelerator: Accelerator = build_accelerator(settings["precision"], **run.distributed)
+        self.accelerator: Accelerator = build_accelerator(settings["precision"], run.distributed["num_processes"])
         require_agreement(self.accelerator, run.start)
+        self.engine: Engine = build(run.distributed["engine"]) or Replicated()
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
         self.thawing = Thawing(config["trainable"])
         self.multiples = set_trainability(self.model, self.thawing.at_the_end())  # Update freezes what starts later
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
+        self.total_parameters = sum(count for count, _ in counts)
+        self.trainable_parameters = sum(count for count, trains in counts if trains)
         self.hand_overs = self._start_from_earlier_stages()
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
@@ -122,7 +128,15 @@ class Stage:
         return int(self.accelerator.reduce(own, reduction="sum").item())
 
     def evaluate(self) -> EvaluationResult:
-        """All evaluations of the stage, one after the other."""
+        """All evaluations of the stage, one after the other.  All ranks call; what the first one gets counts.
+
+        Where ranks hold parts of the weights, all evaluate the same; else the first does, and the others go on.
+        """
+        if self.accelerator.is_main_process or self.engine.needs_all_ranks:
+            return self.engine.inside(self._evaluate)
+        return EvaluationResult({})
+
+    def _evaluate(self) -> EvaluationResult:
         metrics: dict[str, float] = {}
         samples: list[SampleOutcome] = []
         for evaluation in self.evaluations.values():
@@ -140,6 +154,10 @@ class Stage:
 
     def _update(self) -> Update:
         settings, choices = self.config["trainer"], self.config["optimizer"]
+        step = TrainingStep(self.model, self.objective)
+        if settings["compile"]:
+            step.compile()
+        self.engine.lay_out(self.accelerator, step)
         optimizer = build_optimizer(
             self.model,
             self.multiples,
@@ -147,12 +165,9 @@ class Stage:
         )
         decay = settings["ema_decay"]
         average = ExponentialMovingAverage(self.model, decay) if decay is not None else None
-        step = TrainingStep(self.model, self.objective)
-        if settings["compile"]:
-            step.compile()
         self.checkpoints = Checkpoints(
             self.run.folder / "checkpoints" / self.name,
-            TrainingState(self.model, optimizer, average, self.objective),
+            TrainingState(self.model, optimizer, average, self.objective, self.engine),
             self.accelerator,
             {**self.run.facts, "data": self.data.train.fingerprint, "stage": self.name},
             settings["keep_checkpoints"],
@@ -160,7 +175,7 @@ class Stage:
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
         seed = key_of("training", self.run.seed, self.name)
         clip = settings["gradient_clip_norm"]
-        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing)
+        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine)
 
     def _loader(self) -> StepLoader:
         settings = self.config["trainer"]
@@ -200,9 +215,11 @@ class Stage:
         return actions
 
     def _evaluate_along(self, journal: Journal, step: int) -> None:
-        """The first rank evaluates while the others wait; the last step has the final evaluation instead."""
-        if step < self.max_steps and self.accelerator.is_main_process:
-            journal.evaluation(self.name, step, self.evaluate().metrics)
+        """The last step has the final evaluation instead."""
+        if step < self.max_steps:
+            metrics = self.evaluate().metrics
+            if self.accelerator.is_main_process:
+                journal.evaluation(self.name, step, metrics)
         self.accelerator.wait_for_everyone()
 
     def _start_from_earlier_stages(self) -> dict[str, LoadReport]:

@@ -105,6 +105,7 @@ def summarize(config: dict[str, Any], results: list[StageResult]) -> RunSummary:
         seed=config["seed"],
         device=name_device(),
         num_processes=config["distributed"]["num_processes"],
+        engine=name_engine(config["distributed"]),
         versions=find_versions(),
         git_revision=find_git_revision(),
     )
@@ -119,6 +120,12 @@ def name_device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu, {torch.get_num_threads()} threads"
+
+
+def name_engine(distributed: dict[str, Any]) -> str | None:
+    """The class of the engine; its options stand in config.yaml."""
+    engine = distributed.get("engine")
+    return None if engine is None else str(engine["_target_"]).rsplit(".", 1)[1]
 
 
 def peak_memory() -> int:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def configure(**changes: Any) -> dict[str, Any]:
-    base = {"experiment": "toy", "seed": 0, "run_dir": "run", "distributed": {"strategy": "single", "num_processes": 1}}
+    base = {"experiment": "toy", "seed": 0, "run_dir": "run", "distributed": {"num_processes": 1, "engine": None}}
     return base | changes
 
 

@@ -158,8 +158,9 @@ def test_without_distillation_it_is_plain_cross_entropy() -> None:
 def test_the_teacher_has_no_gradient_no_dropout_and_no_part_in_the_optimizer() -> None:
     update, _ = make(dropout=0.5)
     assert update.average is not None
-    once = update.training_step.teach(batch_of(0), update.average.averages, 0).embeddings
-    again = update.training_step.teach(batch_of(0), update.average.averages, 0).embeddings
+    with update.average.applied():
+        once = update.training_step.teach(batch_of(0), 0).embeddings
+        again = update.training_step.teach(batch_of(0), 0).embeddings
     assert all(torch.equal(once[name], again[name]) and not once[name].requires_grad for name in once)
     assert update.training_step.training
     before = {name: value.clone() for name, value in update.training_step.model.named_parameters()}

@@ -92,7 +92,7 @@ def ours(kind: str, rank: int, world: int, accumulate: int) -> dict[str, Tensor]
     model, found = Towers(kind == "siglip"), {}
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "multiple": 1.0}])
     optimizer.register_step_pre_hook(lambda *_: found.update(gradients(model)))
-    accelerator = build_accelerator("fp32", "ddp", world)
+    accelerator = build_accelerator("fp32", world)
     objective = Contrastive() if kind == "clip" else SigmoidContrastive(chunk=3)
     update = Update(accelerator, TrainingStep(model, objective), optimizer, Schedule(0.1, 10), gradient_clip_norm=None)
     size = SAMPLES // (world * accumulate)

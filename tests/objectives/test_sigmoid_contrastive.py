@@ -147,7 +147,7 @@ def run_step(folder: Path, world: int, accumulate: int) -> None:
             counted = text.attention_mask.unsqueeze(-1).float()
             return (self.table(text.input_ids) * counted).sum(1) / counted.sum(1)
 
-    accelerator = build_accelerator("fp32", "single" if world == 1 else "ddp", world)
+    accelerator = build_accelerator("fp32", world)
     torch.manual_seed(0)
     model = SigmoidDualEncoder(TinyEncoder(), Words(), 8, bias=-1.0, pooling=Mean)
     rates = set_trainability(model, {name: 1.0 for name in component_names(model) if name != "pooling"})

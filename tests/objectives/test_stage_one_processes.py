@@ -30,7 +30,7 @@ def run_step(folder: Path, tokenizer: str, world: int, accumulate: int) -> None:
     from vlmtrain.training.trainability import component_names, set_trainability
     from vlmtrain.training.update import Update
 
-    accelerator = build_accelerator("fp32", "single" if world == 1 else "ddp", world)
+    accelerator = build_accelerator("fp32", world)
     model = build_model(tokenizer)
     rates = dict.fromkeys(component_names(model), 1.0) | {"encoder": None}
     optimizer = build_optimizer(model, set_trainability(model, rates), AdamWChoices())

@@ -15,13 +15,9 @@ from vlmtrain.training.trainability import set_trainability
 from vlmtrain.training.update import Update
 
 
-@pytest.mark.parametrize(
-    ("strategy", "num_processes", "told"),
-    [("single", 2, "strategy=ddp"), ("ddp", 2, "torchrun --nproc_per_node 2"), ("zero", 1, "single or ddp")],
-)
-def test_wrong_processes_are_named(strategy: str, num_processes: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        build_accelerator("fp32", strategy, num_processes)  # type: ignore[arg-type]
+def test_wrong_processes_are_named() -> None:
+    with pytest.raises(ValueError, match="torchrun --nproc_per_node 2"):
+        build_accelerator("fp32", 2)
 
 
 def test_bf16_trains_fp32_weights_beside_frozen_bf16_ones(tmp_path: Path) -> None:

@@ -291,9 +291,9 @@ class Tiny(TrainingState):
 
     def __init__(self) -> None:
         model = nn.Linear(1, 1)
-        super().__init__(model, torch.optim.SGD(model.parameters()))
+        super().__init__(model, torch.optim.SGD([{"params": list(model.parameters()), "names": ["weight", "bias"]}]))
 
-    def files(self, progress: Progress):
+    def gathered(self, progress: Progress):
         yield "progress.json", b"{}"
 
 

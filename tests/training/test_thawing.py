@@ -142,7 +142,7 @@ def config(trainable: dict[str, object]) -> dict[str, object]:
         "trainable": trainable,
         "start_from": {},
     }
-    processes = {"num_processes": 1, "strategy": "single"}
+    processes = {"num_processes": 1, "engine": None}
     launcher = make_defaults(LauncherConfig)
     return {
         "stages": {"one": stage},

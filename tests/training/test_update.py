@@ -49,22 +49,19 @@ def test_without_a_limit_the_gradient_stays_as_it_is(tmp_path: Path) -> None:
 def test_ranks_synchronise_with_the_last_micro_batch_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LAVIS lets DDP reduce the gradients of every micro-step.  DDP decides by where forward and backward run."""
     trainer = build_trainer(tmp_path, accumulate=4)
-    accelerator, is_holding = trainer.accelerator, [False]
+    engine, is_holding = trainer.update.engine, [False]
     events: list[tuple[str, bool]] = []
 
     @contextmanager
-    def no_sync(model: torch.nn.Module) -> Iterator[None]:
-        assert model is trainer.update.wrapped
-        is_holding[0] = True
+    def syncing(is_last: bool) -> Iterator[None]:
+        is_holding[0] = not is_last
         yield
         is_holding[0] = False
 
-    backward = accelerator.backward
-    monkeypatch.setattr(accelerator, "no_sync", no_sync)
-    monkeypatch.setattr(
-        accelerator, "backward", lambda loss: (events.append(("backward", is_holding[0])), backward(loss))
-    )
-    trainer.update.wrapped.register_forward_hook(lambda *_: events.append(("forward", is_holding[0])))
+    backward = engine.backward
+    monkeypatch.setattr(engine, "syncing", syncing)
+    monkeypatch.setattr(engine, "backward", lambda loss: (events.append(("backward", is_holding[0])), backward(loss)))
+    trainer.update.training_step.register_forward_hook(lambda *_: events.append(("forward", is_holding[0])))
     trainer.update(next(trainer.source.steps(0)), 0)
     assert events == [("forward", True), ("backward", True)] * 3 + [("forward", False), ("backward", False)]
 

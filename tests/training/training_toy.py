@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -28,6 +29,11 @@ from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
 from vlmtrain.training.checkpoint import Checkpoints
 from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.deepspeed import ZeroWhole
+from vlmtrain.training.engines.fsdp2 import FSDP2
+from vlmtrain.training.engines.replicated import Replicated
+from vlmtrain.training.engines.zero3 import Zero3
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
@@ -40,6 +46,16 @@ from vlmtrain.training.trainer import Trainer
 from vlmtrain.training.update import Update
 
 VOCABULARY, WIDTH, SIDE = 17, 8, 4
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "ddp": Replicated,
+    "fsdp2": FSDP2,
+    "fsdp2_frozen_whole": partial(FSDP2, shard_frozen=False, reshard_after_forward=False),
+    "fsdp2_offload": partial(FSDP2, offload=True),
+    "zero1": partial(ZeroWhole, stage=1),
+    "zero2": partial(ZeroWhole, stage=2),
+    "zero2_offload": partial(ZeroWhole, stage=2, offload=True),
+    "zero3": Zero3,
+}
 FROZEN_ENCODER = {"encoder": None, "connector": 1.0, "head": 0.5, "scale": 1.0}
 
 
@@ -69,6 +85,9 @@ class ToyModel(nn.Module):
     def encode(self, visual: VisualBatch) -> VisualFeatures:
         patches = self.encoder(visual.pixels).unsqueeze(1)  # [N, 1, W]
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)
+
+    def wrapping_units(self) -> list[nn.Module]:
+        return [self.connector]
 
     def layout(self) -> Layout:
         raise NotImplementedError
@@ -145,27 +164,29 @@ def toy_batch(samples: list[int], step: int) -> Batch:
 def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Trainer:
     """A trainer of the toy; for `choices` see the calls of `choices.get`."""
     world = int(str(choices.get("world", 1)))
-    accelerator = build_accelerator("fp32", "ddp" if world > 1 else "single", world)
+    accelerator = build_accelerator("fp32", world)
     torch.manual_seed(0)
     model = ToyModel(float(str(choices.get("dropout", 0.1))))
     rates = choices.get("rates", FROZEN_ENCODER)
     assert isinstance(rates, dict)
     thawing = Thawing(rates)
-    optimizer = build_optimizer(model, set_trainability(model, thawing.at_the_end()), AdamWChoices())
+    multiples = set_trainability(model, thawing.at_the_end())
+    objective = choices.get("objective", Guessing())
+    assert isinstance(objective, Objective)
+    step = TrainingStep(model, objective)
+    engine = ENGINES[str(choices.get("engine", "ddp"))]()
+    engine.lay_out(accelerator, step)
+    optimizer = build_optimizer(model, multiples, AdamWChoices())
     if choices.get("eval_norm"):
         model.encoder.eval()
         model.encoder.__dict__["train"] = lambda mode=True: model.encoder
     average = ExponentialMovingAverage(model, 0.9) if choices.get("ema") else None
-    objective = choices.get("objective", Guessing())
-    assert isinstance(objective, Objective)
+    state = TrainingState(model, optimizer, average, objective, engine)
     lr = float(str(choices.get("lr", 0.01)))
     schedule = Schedule(lr=lr, max_steps=int(str(choices.get("schedule_steps", max_steps))), warmup=2)
-    update = Update(
-        accelerator, TrainingStep(model, objective), optimizer, schedule, 3, average=average, thawing=thawing
-    )
+    update = Update(accelerator, step, optimizer, schedule, 3, average=average, thawing=thawing, engine=engine)
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
-    state = TrainingState(model, optimizer, average, objective)
     checkpoints = Checkpoints(folder / "checkpoints" / "toy", state, accelerator, keep=int(str(choices.get("keep", 2))))
 
     def write(step: int, averages: dict[str, float]) -> None:
@@ -234,7 +255,8 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
     trainer = build_trainer(Path(folder), world=world, **job)
     gradients: list[dict[str, Tensor]] = []
     parameters = dict(trainer.model.named_parameters())
-    trainer.update.optimizer.register_step_pre_hook(lambda *_: gradients.append(_gradients(parameters)))
+    if "engine" not in job:  # others hold no whole gradients
+        trainer.update.optimizer.register_step_pre_hook(lambda *_: gradients.append(_gradients(parameters)))
     trainer.actions = [_Pace(pace), *([_Flip(flip)] if flip and rank == 1 else []), *trainer.actions]
     try:
         with Signals() as signals:
@@ -244,7 +266,7 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
     except TrainingStopped as stopped:
         Path(folder, f"stopped-{rank}.txt").write_text(f"{trainer.progress.step} {stopped}")
         os._exit(stopped.exit_code)
-    if rank == 0:
+    if rank == 0 and "engine" not in job:
         by_step = {f"{step}/{name}": value for step, each in enumerate(gradients) for name, value in each.items()}
         save_file(by_step, Path(folder, "gradients.safetensors"))
         save_file({name: value.detach() for name, value in parameters.items()}, Path(folder, "final.safetensors"))

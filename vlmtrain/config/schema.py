@@ -76,9 +76,11 @@ class OptimizerConfig:
 
 @dataclass
 class DistributedConfig:
-    strategy: str = option("single", "how processes share the work", choices=("single", "ddp"))
     num_processes: int = option(
         1, "training processes; under SLURM nodes times tasks", low=1, also=("nproc", "gpus", "world_size")
+    )
+    engine: dict[str, Any] | None = option(
+        None, "how they share weights and gradients: a _target_ node; null: one process", also=("strategy",)
     )
     hang_seconds: float | None = option(
         60.0, "a phase that takes longer, and hang_factor times its longest, ends the run; null: nobody looks", above=0

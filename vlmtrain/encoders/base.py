@@ -71,7 +71,8 @@ class VisionEncoder(nn.Module, ABC):
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)
 
     def see_nothing(self, visual: VisualBatch) -> VisualFeatures:
-        """No image in the batch: one black tile passes and is left out, so that every rank runs the same modules."""
+        """No image in the batch: one black tile passes and is left out, so that every rank runs the same modules,
+        each as often as the others: ZeRO-3 counts, and so this is no second call of the encoder."""
         black = visual.pixels.new_zeros(1, 3, self.image_size, self.image_size)
-        patches = self(VisualBatch(black, [1], [1])).patches[:0]
+        patches = self.forward(VisualBatch(black, [1], [1])).patches[:0]
         return VisualFeatures(patches, visual.tiles_per_item, visual.items_per_sample)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmtrain.encoders.base import VisionEncoder
 from vlmtrain.encoders.hugging_face_loading import (
@@ -16,6 +16,7 @@ from vlmtrain.encoders.hugging_face_loading import (
 )
 from vlmtrain.encoders.taps import Tap
 from vlmtrain.nn.checkpointing import Checkpointable
+from vlmtrain.nn.residual_blocks import residual_blocks
 
 
 class HuggingFaceEncoder(Checkpointable, VisionEncoder):
@@ -66,6 +67,9 @@ class HuggingFaceEncoder(Checkpointable, VisionEncoder):
         if norms_end and (tap != -1 or not hasattr(self.model, "post_layernorm")):
             raise ValueError(f"norms_end needs tap=-1, not {tap}, and a model with post_layernorm such as CLIP's.")
         self._norms_end = norms_end
+
+    def wrapping_units(self) -> nn.ModuleList:
+        return residual_blocks(self.model)
 
     def encode_tiles(self, pixels: Tensor) -> Tensor:
         options = {"interpolate_pos_encoding": True} if self._resizes else {}

@@ -110,6 +110,9 @@ class VisionTransformer(Checkpointable, VisionEncoder):
                 nn.init.zeros_(module.bias)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return self.blocks
+
     def resize(self, image_size: int) -> None:
         """Take tiles of another size from now on; positions are interpolated.  Of the same size: nothing changes."""
         if image_size % self.patch_size:

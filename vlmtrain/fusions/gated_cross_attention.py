@@ -1,6 +1,6 @@
 """New layers between those of a frozen language model, which read the images (Flamingo, arXiv:2204.14198)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,6 +63,9 @@ class GatedCrossAttention(Checkpointable, BeforeLayersFusion[Reading]):
             )
         self.blocks.update({str(layer): self.make_block() for layer in layers})
         self.act_before(language_model, layers)
+
+    def wrapping_units(self) -> Iterable[nn.Module]:
+        return self.blocks.values()
 
     def placeholders(self, visual_tokens: int) -> int:
         return 1

@@ -72,6 +72,9 @@ class HuggingFaceTextEncoder(Checkpointable, TextEncoder):
                 f"max_tokens {max_tokens} is more than the {longest} positions of {type(self.model).__name__}."
             )
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return residual_blocks(self.model)
+
     def layout(self) -> Layout:
         return self._layout(self.tokenizer, self.max_tokens)
 

@@ -1,11 +1,11 @@
 """What decoders and encoder-decoders of transformers have in common behind the LanguageModel seam."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from vlmtrain.batch import IGNORED_TARGET, TargetStates
@@ -46,6 +46,9 @@ class PretrainedLanguageModel(Checkpointable, LanguageModel):
         if self._layout is None:
             raise ValueError("This language model was built without tokenizer; give tokenizer, a folder or hub name.")
         return self._layout
+
+    def wrapping_units(self) -> Iterable[nn.Module]:
+        return self.input_layers
 
     def embed(self, input_ids: Tensor) -> Tensor:
         return self.model.get_input_embeddings()(input_ids)

@@ -1,6 +1,6 @@
 """Encoder-decoders of transformers behind the LanguageModel seam."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 import torch
@@ -92,13 +92,16 @@ class Seq2SeqLanguageModel(PretrainedLanguageModel):
         written = super().generate(embeddings, attention_mask, max_new_tokens, num_beams)
         return written[:, 1:]  # the start token is nothing that was written
 
+    def wrapping_units(self) -> Iterable[nn.Module]:
+        return chain(self.input_layers, residual_blocks(self.model.get_decoder()))
+
     def states(self, embeddings: Tensor, attention_mask: Tensor, targets: Tensor) -> Tensor:
         """The decoder reads what it shall have written so far: the start token, then all targets but the last."""
         written = torch.cat([torch.full_like(targets[:, :1], self._start_id), targets[:, :-1]], dim=1)
         # ignored targets only follow the last one of a row, and a causal decoder never looks at what follows
         decoder_ids = written.masked_fill(written == IGNORED_TARGET, self._start_id)
-        blocks = chain(self.input_layers, residual_blocks(self.model.get_decoder()))
-        with in_own_precision(embeddings.device, self.dtype), checkpointed(blocks, self.is_checkpointed):
+        units = self.wrapping_units()
+        with in_own_precision(embeddings.device, self.dtype), checkpointed(units, self.is_checkpointed):
             return self.rows.encode_and_decode(self.model, embeddings, attention_mask, decoder_ids, targets)
 
 

@@ -89,6 +89,9 @@ class BertTextEncoder(Checkpointable, TextEncoder):
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return residual_blocks(self.model)
+
     def layout(self) -> Layout:
         return PairLayout(self.tokenizer, self.max_tokens)
 

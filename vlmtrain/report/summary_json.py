@@ -50,6 +50,7 @@ class RunSummary:
     seed: int = 0
     device: str = ""
     num_processes: int = 1
+    engine: str | None = None  # how they shared weights and gradients; None: one process
     resumed: int = 0  # how often
     versions: Mapping[str, str] = field(default_factory=dict)
     git_revision: str | None = None

@@ -2,28 +2,22 @@
 
 import os
 from datetime import timedelta
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 
 from vlmtrain.training.precision import Precision, resolve_precision
 
-Strategy = Literal["single", "ddp"]
 
-
-def build_accelerator(
-    precision: Precision = "auto", strategy: Strategy = "single", num_processes: int = 1, timeout_minutes: int = 30
-) -> Accelerator:
+def build_accelerator(precision: Precision = "auto", num_processes: int = 1, timeout_minutes: int = 30) -> Accelerator:
     """One process, or one of `num_processes` that torchrun or srun started; gloo on CPU, NCCL on GPUs.
 
-    DDP looks for unused parameters: a step in which some part sees nothing (a text-only batch) must not hang the other
-    ranks.  It also keeps DDP from laying its buckets anew after the first step, and with that a resumed run summing in
-    the order of the uninterrupted one.
+    It says who and where a process is and adds up over all; how they share weights is for an engine
+    (vlmtrain.training.engines).
     """
-    _check_processes(strategy, num_processes)
+    _check_processes(num_processes)
     mixed_precision = "bf16" if resolve_precision(precision) == "bf16" else "no"
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
         AcceleratorState._reset_state()  # an earlier stage of this process ran in another precision
@@ -31,10 +25,7 @@ def build_accelerator(
         # Without it, accelerate on a machine without GPU takes every process for the only one.
         cpu=not torch.cuda.is_available(),
         mixed_precision=mixed_precision,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes)),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))],
     )
     if accelerator.num_processes != num_processes:
         raise ValueError(
@@ -44,13 +35,7 @@ def build_accelerator(
     return accelerator
 
 
-def _check_processes(strategy: Strategy, num_processes: int) -> None:
-    if strategy not in ("single", "ddp"):
-        raise ValueError(f"distributed.strategy {strategy!r} is unknown; use single or ddp")
-    if strategy == "single" and num_processes != 1:
-        raise ValueError(
-            f"distributed.strategy=single runs 1 process, not {num_processes}; use distributed.strategy=ddp"
-        )
+def _check_processes(num_processes: int) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != num_processes:
         raise ValueError(

@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from vlmtrain.nn.adapters import follow_hand_over
 from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
@@ -52,7 +53,11 @@ class Checkpoints:
 
     def save(self, progress: Progress) -> bool:
         """Publish the present state.  A storage error is survived, `max_failures` of them in a row are not."""
-        failed = self._accelerator.is_main_process and not self._try_to_save(progress)
+        self.state.frozen_parts()  # by all ranks, which may hold parts of them
+        files = self.state.gathered(progress)
+        failed = self._accelerator.is_main_process and not self._try_to_save(progress, files)
+        for _ in files:  # whoever writes nothing, or no more, goes along: wholes are put together by all ranks
+            pass
         if _agreed(self._accelerator, int(failed)) == 0:
             self._failures = 0
             return True
@@ -93,7 +98,7 @@ class Checkpoints:
                 "make room, or give a folder on another disk with run_dir="
             )
 
-    def _try_to_save(self, progress: Progress) -> bool:
+    def _try_to_save(self, progress: Progress, files: Iterator[tuple[str, dict[str, Tensor] | bytes]]) -> bool:
         target = self.folder / name_of(progress.step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +112,7 @@ class Checkpoints:
                 "frozen": self.state.frozen_parts(),
                 **self.facts,
             }
-            publish(target, self.state.files(progress), facts)
+            publish(target, self.state.written(files), facts)
             self._valid.add(target)
             self._prune()
         except OSError as error:

@@ -1,10 +1,15 @@
 """An exponential moving average of the trained weights, kept by parameter name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+def copy_whole(parameter: Tensor, whole: Tensor, held: Tensor) -> None:
+    """Where every process holds all of every parameter."""
+    held.copy_(whole)
 
 
 class ExponentialMovingAverage:
@@ -15,26 +20,35 @@ class ExponentialMovingAverage:
             raise ValueError(f"ema_decay is {decay}; give a number between 0 and 1, or null")
         self.decay = decay
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.averages = {name: value.detach().float().clone() for name, value in self._parameters.items()}
+        self._shapes = {name: value.shape for name, value in self._parameters.items()}
+        self.follow(Tensor.detach)
+
+    def follow(self, held: Callable[[Tensor], Tensor]) -> None:
+        """Start from the present weights; of each parameter, average what `held` says that this rank holds of it."""
+        self._weights = {name: held(value) for name, value in self._parameters.items()}
+        self.averages = {name: value.float().clone() for name, value in self._weights.items()}
+
+    def restore(self, tensors: dict[str, Tensor], put: Callable[[Tensor, Tensor, Tensor], None] = copy_whole) -> None:
+        """Take up saved averages by name; what was not saved starts from the present weight.
+
+        `put(parameter, whole, held)` writes what of `whole` this rank holds.
+        """
+        for name, value in self._parameters.items():
+            saved = tensors.get(name)
+            if saved is not None and saved.shape == self._shapes[name]:
+                put(value, saved, self.averages[name])
+            else:
+                self.averages[name].copy_(self._weights[name])
 
     @torch.no_grad()
     def update(self) -> None:
-        averages = list(self.averages.values())
-        weights = [value.detach().float() for value in self._parameters.values()]
-        torch._foreach_lerp_(averages, weights, 1 - self.decay)
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take up saved averages by name; what was not saved starts from the present weight."""
-        with torch.no_grad():
-            for name, value in self._parameters.items():
-                saved = tensors.get(name)
-                source = saved if saved is not None and saved.shape == value.shape else value.detach()
-                self.averages[name].copy_(source)
+        weights = [value.float() for value in self._weights.values()]
+        torch._foreach_lerp_(list(self.averages.values()), weights, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """A block in which the model has the averaged weights."""
-        kept = {name: value.detach().clone() for name, value in self._parameters.items()}
+        kept = {name: value.clone() for name, value in self._weights.items()}
         self._load(self.averages)
         try:
             yield
@@ -43,5 +57,5 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def _load(self, tensors: dict[str, Tensor]) -> None:
-        for name, value in self._parameters.items():
+        for name, value in self._weights.items():
             value.copy_(tensors[name])

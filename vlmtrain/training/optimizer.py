@@ -2,7 +2,9 @@
 
 import logging
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -116,16 +118,49 @@ class Restored:
     dropped: list[str]
 
 
+def named_parameters(optimizer: Optimizer) -> list[tuple[str, Tensor]]:
+    """Everything that the optimizer moves, by name."""
+    return [
+        (name, parameter)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    ]
+
+
+def moments_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """Name of a moment -> its value; empty before the first step."""
+    return {name: torch.as_tensor(value) for name, value in optimizer.state.get(parameter, {}).items()}
+
+
+def put_moments(optimizer: Optimizer, parameter: Tensor, moments: dict[str, Tensor]) -> None:
+    """Give a parameter copies of these moments; none: it starts anew."""
+    optimizer.state.pop(parameter, None)
+    if moments:
+        optimizer.state[parameter] = {name: value.to(parameter.device, copy=True) for name, value in moments.items()}
+
+
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """All moments, as "<parameter name>::<moment>"."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in _named(optimizer):
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}::{moment}"] = torch.as_tensor(value)
-    return tensors
+    return {
+        f"{name}::{moment}": value
+        for name, parameter in named_parameters(optimizer)
+        for moment, value in moments_of(optimizer, parameter).items()
+    }
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> Restored:
+    """`restore_moments` of an optimizer that holds whole parameters."""
+    named = dict(named_parameters(optimizer))
+    shapes = {name: parameter.shape for name, parameter in named.items()}
+    return restore_moments(named, shapes, tensors, partial(put_moments, optimizer))
+
+
+def restore_moments(
+    named: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    tensors: Mapping[str, Tensor],
+    put: Callable[[Tensor, dict[str, Tensor]], None],
+) -> Restored:
     """Give each parameter the moments saved under its own name, and nobody those of another."""
     saved: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -133,14 +168,10 @@ def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> Resto
         saved.setdefault(name, {})[moment] = value
     kept: list[str] = []
     new: list[str] = []
-    for name, parameter in _named(optimizer):
+    for name, parameter in named.items():
         moments = saved.get(name, {})
-        fits = bool(moments) and all(value.ndim == 0 or value.shape == parameter.shape for value in moments.values())
-        optimizer.state.pop(parameter, None)
-        if fits:
-            optimizer.state[parameter] = {
-                moment: value.to(parameter.device, copy=True) for moment, value in moments.items()
-            }
+        fits = bool(moments) and all(value.ndim == 0 or value.shape == shapes[name] for value in moments.values())
+        put(parameter, moments if fits else {})
         (kept if fits else new).append(name)
     restored = Restored(kept, new, sorted(set(saved) - set(kept)))
     if restored.new or restored.dropped:
@@ -150,11 +181,3 @@ def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> Resto
             *(len(restored.dropped), ", ".join(restored.dropped[:5]) or "none"),
         )
     return restored
-
-
-def _named(optimizer: Optimizer) -> list[tuple[str, Tensor]]:
-    return [
-        (name, parameter)
-        for group in optimizer.param_groups
-        for name, parameter in zip(group["names"], group["params"], strict=True)
-    ]

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vlmtrain.batch import Batch, VisualFeatures
 from vlmtrain.objectives.base import Context, Everyone, Lesson, Loss, Objective
@@ -45,26 +44,14 @@ class TrainingStep(nn.Module):
         embeddings = self.objective.survey(self.model, Context(features, batch))
         return Survey(embeddings, replace(features))  # a fresh copy: what features remember is of no use with gradient
 
-    def teach(self, batch: Batch, weights: dict[str, Tensor], step: int) -> Lesson:
-        """What the model with other `weights`, by parameter name, says of a micro-batch; its own are not touched."""
-        named = {f"model.{name}": value for name, value in weights.items()}
+    def teach(self, batch: Batch, step: int) -> Lesson:
+        """What the model, given its teacher's weights for as long, says of a micro-batch."""
         self.eval()
         try:
             with torch.no_grad():
-                embeddings, answers = functional_call(_Teacher(self.model, self.objective), named, batch)
+                context = Context(self.model.encode(batch.visual), batch)
+                embeddings = self.objective.teach(self.model, context)
+                answers = self.objective.answer(self.model, context)
         finally:
             self.train()  # frozen parts stay in eval mode
         return Lesson(step, embeddings, answers)
-
-
-class _Teacher(nn.Module):
-    """The forward pass that runs with the teacher's weights."""
-
-    def __init__(self, model: Any, objective: Objective) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.objective = objective
-
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        context = Context(self.model.encode(batch.visual), batch)
-        return self.objective.teach(self.model, context), self.objective.answer(self.model, context)

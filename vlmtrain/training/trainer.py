@@ -93,7 +93,7 @@ class Trainer:
         if self._saved_step == self.progress.step:
             return
         with self.watch.during("save"):
-            check_parity(self.accelerator, self.model)
+            check_parity(self.accelerator, self.update.engine.replicas(self.model))
             self.progress.open_interval = self.meter.open_interval(self.accelerator)
             if self.checkpoints.save(self.progress):
                 self._saved_step = self.progress.step

@@ -1,19 +1,19 @@
 """One optimizer step over a global batch, however it is cut into micro-batches and spread over ranks."""
 
 import logging
-import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vlmtrain.batch import Batch, VisualFeatures
 from vlmtrain.objectives.base import Everyone, Lesson, Loss
 from vlmtrain.training.ema import ExponentialMovingAverage
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.optimizer import set_learning_rate
 from vlmtrain.training.randomness import seed_micro_batch
 from vlmtrain.training.schedule import Schedule
@@ -46,9 +46,9 @@ class UpdateResult:
 class Update:
     """The step itself.  N processes, accumulation and one big batch give one loss and one gradient.
 
-    Terms are sums; each is divided by its count over the *global* batch before backward, and DDP's division by the
-    number of processes is undone.  Objectives that compare samples first survey the whole global batch without
-    gradient and then see it in each micro-batch (gradient caching, arXiv 2101.06983).
+    Terms are sums; each is divided by its count over the *global* batch before backward, and the engine adds up the
+    gradients of all ranks, whichever of them holds what.  Objectives that compare samples first survey the whole global
+    batch without gradient and then see it in each micro-batch (gradient caching, arXiv 2101.06983).
     """
 
     accelerator: Accelerator
@@ -59,7 +59,7 @@ class Update:
     gradient_clip_norm: float | None = 1.0
     average: ExponentialMovingAverage | None = None
     thawing: Thawing | None = None  # None: what trains, trains from the first step
-    wrapped: nn.Module = field(init=False)  # the training step as accelerate runs it: DDP, autocast
+    engine: Engine = field(default_factory=Replicated)  # how weights, gradients and moments lie on the ranks
     _needs: dict[str, bool] = field(init=False, default_factory=dict)
     _phase: int = field(init=False, default=0)
 
@@ -79,7 +79,9 @@ class Update:
             )
         if self.thawing is not None and self.thawing.starts():
             set_trainability(self.training_step.model, self.thawing.at(0))
-        self._wrap()
+        self.engine.start(self.accelerator, self.training_step, self.optimizer)
+        if self.average is not None:
+            self.average.follow(self.engine.held)
 
     def __call__(self, micro_batches: list[Batch], step: int, stop_requested: bool = False) -> UpdateResult:
         """Take optimizer step number `step` with this rank's micro-batches."""
@@ -92,20 +94,16 @@ class Update:
         losses = self._backward(micro_batches, step, lessons, everyone, features)
         weights = self.training_step.objective.weights()
         shares = {term: torch.stack([loss.totals[term] for loss in losses]).sum() for term in weights}
-        norm, loss = self._gradient_norm(), weighted_sum(shares, weights)
+        norm, loss = self.engine.gradient_norm(), weighted_sum(shares, weights)
         is_finite, should_stop = self._agree(torch.isfinite(norm) & torch.isfinite(loss), stop_requested)
         if is_finite:
             self._apply(norm)
             if lessons:
                 self._keep(lessons, everyone, step)
-        self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.engine.discard()
         metrics = _added([loss.metrics for loss in losses])
         return UpdateResult(shares, metrics, weights, norm, learning_rate, is_finite, should_stop)
-
-    def _wrap(self) -> None:
-        with warnings.catch_warnings():  # accelerate knows DDP's broadcast_buffers under its old name only
-            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-            object.__setattr__(self, "wrapped", self.accelerator.prepare_model(self.training_step))
 
     def _thaw(self, step: int) -> None:
         """Free what trains from here on; freeze it again where training went back behind that step."""
@@ -115,17 +113,16 @@ class Update:
         object.__setattr__(self, "_phase", self.thawing.phase(step))
         self._needs.clear()
         logger.info("from step %d on, %d tensors train", step, len(rates))
-        if self.accelerator.num_processes > 1:  # DDP knows the parameters that had a gradient when it was made
-            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
-            self._wrap()
+        self.engine.start(self.accelerator, self.training_step, self.optimizer)
 
     def _teach(self, micro_batches: list[Batch], step: int) -> list[Lesson]:
         """What the average of the weights says of each micro-batch; empty where the objective asks for no teacher."""
         if not self.training_step.objective.has_teacher:
             return []
         assert self.average is not None
-        with self.accelerator.autocast():
-            return [self.training_step.teach(batch, self.average.averages, step) for batch in micro_batches]
+        teach = self.training_step.teach
+        with self.average.applied(), self.accelerator.autocast():
+            return self.engine.inside(lambda: [teach(batch, step) for batch in micro_batches])
 
     def _keep(self, lessons: list[Lesson], everyone: Everyone | None, step: int) -> None:
         """Hand the objective what the teacher said of the global batch."""
@@ -147,11 +144,11 @@ class Update:
         for index, batch in enumerate(micro_batches):
             view = None if everyone is None else replace(everyone, start=first_sample(self.accelerator, index, batch))
             self._seed(step, index)
-            with self._syncing(is_last=index == len(micro_batches) - 1):
-                loss: Loss = self.wrapped(batch, view, features[index], lessons[index] if lessons else None)
+            with self.engine.syncing(is_last=index == len(micro_batches) - 1):
+                with self.accelerator.autocast():
+                    loss = self.engine.forward(batch, view, features[index], lessons[index] if lessons else None)
                 shares = {term: loss.totals[term] / counts[term] for term in weights}
-                value = weighted_sum(shares, weights)
-                self.accelerator.backward(value * self.accelerator.num_processes)  # DDP divides by it
+                self.engine.backward(weighted_sum(shares, weights))
             losses.append(Loss({term: share.detach() for term, share in shares.items()}, _detached(loss.metrics)))
         return losses
 
@@ -180,7 +177,7 @@ class Update:
         for index, batch in enumerate(micro_batches if self._needs["survey"] else []):
             self._seed(step, index)
             with torch.no_grad(), self.accelerator.autocast():
-                surveys.append(self.training_step.survey(batch))
+                surveys.append(self._ask(batch))
         said = [survey.embeddings for survey in surveys] or [{} for _ in micro_batches]
         if lessons:
             said = [own | lesson.embeddings for own, lesson in zip(said, lessons, strict=True)]
@@ -188,23 +185,21 @@ class Update:
         keeps = surveys and self._needs["features"]
         return everyone, [survey.features for survey in surveys] if keeps else nothing
 
+    def _ask(self, batch: Batch) -> Survey:
+        return self.engine.inside(lambda: self.training_step.survey(batch))
+
     def _find_needs(self, batch: Batch) -> None:
         """Once: does the objective survey anything, and are features free of gradient, so that they can be kept?"""
         self.training_step.eval()  # so that looking changes no running statistics
+        encode = self.training_step.model.encode
         with self.accelerator.autocast():
             with torch.no_grad():
-                self._needs["survey"] = bool(self.training_step.survey(batch).embeddings)
-            self._needs["features"] = not self.training_step.model.encode(batch.visual).patches.requires_grad
+                self._needs["survey"] = bool(self._ask(batch).embeddings)
+            self._needs["features"] = not self.engine.inside(lambda: encode(batch.visual).patches.requires_grad)
         self.training_step.train()  # frozen parts stay in eval mode
 
-    def _gradient_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
-
     def _apply(self, norm: Tensor) -> None:
-        if self.gradient_clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters(), self.gradient_clip_norm, norm)
-        self.optimizer.step()
+        self.engine.apply(norm, self.gradient_clip_norm)
         if self.average is not None:
             self.average.update()
 
@@ -214,14 +209,8 @@ class Update:
         any_broken, any_stop = self.accelerator.reduce(flags, reduction="sum").tolist()
         return any_broken == 0, any_stop > 0
 
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
     def _seed(self, step: int, index: int) -> None:
         seed_micro_batch(self.seed, step, index * self.accelerator.num_processes + self.accelerator.process_index)
-
-    def _syncing(self, is_last: bool) -> AbstractContextManager[None]:
-        return nullcontext() if is_last else self.accelerator.no_sync(self.wrapped)
 
 
 def weighted_sum(values: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

@@ -13,4 +13,4 @@ class CheckRanks:
     every: int = 50
 
     def __call__(self, trainer: Trainer) -> None:
-        check_parity(trainer.accelerator, trainer.model)
+        check_parity(trainer.accelerator, trainer.update.engine.replicas(trainer.model))

@@ -1,0 +1,125 @@
+"""One stage under every engine: losses, what a rank holds in memory, seconds per step; see README.md beside it."""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from vlmtrain.config.check import check
+from vlmtrain.config.compose import compose
+from vlmtrain.launch.processes import find_free_port
+from vlmtrain.run import open_run
+from vlmtrain.stage import Stage
+from vlmtrain.training.signals import Signals
+
+logger = logging.getLogger("benchmarks.engines")
+
+ENGINES = ("single", "ddp", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3", "fsdp2")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = read_arguments()
+    if arguments.engine:
+        measure(arguments)
+        return
+    logger.info("%-16s %12s %12s %14s  %s", "engine", "holds, MB", "peak, MB", "seconds/step", "losses")
+    for engine in ENGINES:
+        with tempfile.TemporaryDirectory() as folder:
+            told = spread(engine, Path(folder))
+        holds, peak = (max(rank[key] for rank in told) / 1e6 for key in ("holds", "peak"))
+        losses = " ".join(f"{loss:.5f}" for loss in told[0]["losses"])
+        logger.info("%-16s %12.1f %12.1f %14.3f  %s", engine, holds, peak, median(told[0]["seconds"][1:]), losses)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", default="blip2_opt")
+    parser.add_argument("--stage", default="language", help="trained from its pretrained ends, without earlier stages")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--engine", help=argparse.SUPPRESS)  # what a child is told
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="more of the configuration, as on the command line")
+    return parser.parse_args()
+
+
+def spread(engine: str, folder: Path) -> list[dict[str, Any]]:
+    """What each rank of a run has to tell."""
+    world = 1 if engine == "single" else read_arguments().processes
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(world)}
+    command = [sys.executable, __file__, *sys.argv[1:], "--engine", engine, "--folder", str(folder)]
+    ranks = []
+    for rank in range(world):
+        ranked = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+        with (folder / f"log-{rank}.txt").open("wb") as log:
+            ranks.append(subprocess.Popen(command, env={**os.environ, **ranked}, stdout=log, stderr=log))
+    for rank, process in enumerate(ranks):
+        if process.wait():
+            raise RuntimeError((folder / f"log-{rank}.txt").read_text()[-3000:])
+    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(world)]
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """In a rank: trains, and writes down what it saw."""
+    folder, rank = Path(arguments.folder), int(os.environ.get("RANK", "0"))
+    world = os.environ.get("WORLD_SIZE", "1")
+    steps = [f"trainer.max_steps={arguments.steps}", "trainer.log_every=1", "trainer.save_every=1000000"]
+    chosen = [f"experiment={arguments.experiment}", f"distributed={arguments.engine}"]
+    composed = compose([*chosen, f"distributed.num_processes={world}", *steps, *arguments.overrides])
+    check(composed)
+    section = composed.config["stages"][arguments.stage] | {"start_from": {}, "evaluation": {}}
+    torch.set_num_threads(composed.config["trainer"]["threads"] or 1)
+    stage = Stage(arguments.stage, section, open_run(composed.config, folder))
+    journal = Losses()
+    with Signals() as signals:
+        trainer = stage.train(journal, signals)  # type: ignore[arg-type]
+    trainer.micro_batches = []
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    losses = journal.losses if rank == 0 else []
+    told = {"losses": losses, "seconds": journal.seconds, "holds": bytes_held(), "peak": peak}
+    (folder / f"told-{rank}.json").write_text(json.dumps(told))
+    os._exit(0)
+
+
+class Losses:
+    """In the place of a journal."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self._since = time.perf_counter()
+
+    def start_stage(self, name: str, first_step: int, max_steps: int) -> None:
+        self._since = time.perf_counter()
+
+    def training(self, name: str, step: int, averages: dict[str, float]) -> None:
+        now = time.perf_counter()
+        self.losses.append(averages["loss"])
+        self.seconds.append(now - self._since)
+        self._since = now
+
+
+def bytes_held() -> int:
+    """Of all tensors of this process that have memory: weights, moments and what engines keep, between two steps."""
+    gc.collect()
+    sizes = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor) and thing.device.type != "meta":
+            local = thing.to_local() if hasattr(thing, "to_local") else thing
+            sizes[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
+    return sum(sizes.values())
+
+
+if __name__ == "__main__":
+    main()

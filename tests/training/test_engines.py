@@ -1,0 +1,100 @@
+"""Every engine is the same training: one process and two ranks, of whatever engine, may take turns."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from training_toy import build_trainer, join, last_per_step, read_lines, start
+
+from vlmtrain.training.engines import deepspeed
+
+JOB = {"dropout": 0.0, "size": 8, "max_steps": 6, "schedule_steps": 6, "ema": True, "save_every": 2, "eval_norm": True}
+ENGINES = ["ddp", "fsdp2", "zero1", "zero2", "zero3"]
+OPTIONS = ["fsdp2_frozen_whole", "fsdp2_offload", "zero2_offload"]
+STEP = "checkpoints/toy/step-00000006"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, with nothing between it and its optimizer."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert join(start(folder, 1, **JOB)) == [0]
+    return folder
+
+
+def assert_same(folder: Path, alone: Path, tolerance: float) -> None:
+    """Losses and norms of each step, and all that the last checkpoint holds."""
+    lines, wanted = (last_per_step(read_lines(each / "metrics.jsonl")) for each in (folder, alone))
+    assert lines.keys() == wanted.keys()
+    for step, line in wanted.items():
+        for key in ("loss", "gradient_norm", "accuracy"):
+            assert lines[step][key] == pytest.approx(line[key], abs=tolerance), (step, key)
+    files = sorted(file.name for file in (alone / STEP).glob("*.safetensors"))
+    assert files == sorted(file.name for file in (folder / STEP).glob("*.safetensors"))
+    for file in files:
+        saved, other = load_file(folder / STEP / file), load_file(alone / STEP / file)
+        assert saved.keys() == other.keys()
+        for name, value in other.items():
+            assert saved[name].shape == value.shape, name
+            assert float((saved[name].double() - value.double()).abs().max()) < 10 * tolerance, name
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, *(pytest.param(each, marks=pytest.mark.slow) for each in OPTIONS)])
+def test_two_ranks_of_any_engine_equal_one_process(engine: str, alone: Path, tmp_path: Path) -> None:
+    assert join(start(tmp_path, 2, engine=engine, accumulate=2, **JOB)) == [0, 0]
+    assert_same(tmp_path, alone, 1e-5)
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "momentum"])
+@pytest.mark.parametrize("engine", [pytest.param(each, marks=pytest.mark.slow) for each in ENGINES[1:]])
+def test_what_compares_samples_surveys_all_ranks(engine: str, objective: str, tmp_path: Path) -> None:
+    rates = {"encoder": 1.0, "connector": 1.0, "head": 0.5, "scale": 1.0}
+    job = {**JOB, "objective": objective, "rates": rates}
+    assert join(start(tmp_path / "alone", 1, **job)) == [0]
+    assert join(start(tmp_path / "two", 2, engine=engine, accumulate=2, **job)) == [0, 0]
+    for wanted, line in zip(*(read_lines(tmp_path / each / "metrics.jsonl") for each in ("alone", "two")), strict=True):
+        for key in ("loss", "gradient_norm"):
+            assert line[key] == pytest.approx(wanted[key], abs=1e-5), (line["step"], key)
+
+
+def test_engines_take_turns_in_one_run(alone: Path, tmp_path: Path) -> None:
+    """DDP on two ranks, ZeRO-3 on two, one process, FSDP2 on four; each goes on where the one before was stopped."""
+    turns = [("ddp", 2, 2), ("zero3", 2, 4), ("ddp", 1, 5), ("fsdp2", 4, 6)]
+    for engine, world, until in turns:
+        assert join(start(tmp_path, world, engine=engine, **{**JOB, "max_steps": until})) == [0] * world, engine
+    assert_same(tmp_path, alone, 1e-6)
+
+
+@pytest.mark.parametrize("engine", ["fsdp2", "zero2", "zero3"])
+@pytest.mark.parametrize("where", ["loss", pytest.param("gradient", marks=pytest.mark.slow)])
+def test_nan_on_one_rank_is_skipped_on_all(engine: str, where: str, tmp_path: Path) -> None:
+    broken = {"steps": [3], "rank": 1, "where": where}
+    for folder, choice in ((tmp_path / "ddp", "ddp"), (tmp_path / engine, engine)):
+        assert join(start(folder, 2, engine=choice, broken=broken, **JOB)) == [0, 0]
+        (line,) = read_lines(folder / "logs/skipped_steps.jsonl")
+        assert line["step"] == 3
+    saved, wanted = (load_file(tmp_path / each / STEP / "connector.safetensors") for each in (engine, "ddp"))
+    for name, value in wanted.items():
+        assert float((saved[name] - value).abs().max()) < 1e-5, name
+
+
+def test_without_deepspeed_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepspeed, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'vlmtrain\[deepspeed\]'"):
+        build_trainer(tmp_path, engine="zero2")
+
+
+def test_zero_refuses_what_begins_to_train_later(tmp_path: Path) -> None:
+    """Weight decay would move it from the first step on."""
+    rates = {"encoder": {"from_step": 3, "rate": 1.0}, "connector": 1.0, "head": 1.0, "scale": 1.0}
+    with pytest.raises(ValueError, match=r"from_step.*distributed=ddp or distributed=fsdp2"):
+        build_trainer(tmp_path, engine="zero3", rates=rates)
+
+
+def test_copies_have_to_divide_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlmtrain.training.accelerator import build_accelerator
+    from vlmtrain.training.engines import fsdp2
+
+    monkeypatch.setattr(fsdp2, "require_process_group", lambda accelerator: None)
+    with pytest.raises(ValueError, match="copies is 2; give a number that divides the 1 processes"):
+        fsdp2.FSDP2(copies=2)._build_mesh(build_accelerator("fp32"))

@@ -1,0 +1,31 @@
+"""Stages of shipped experiments under every engine: the losses and norms of one process."""
+
+import json
+from pathlib import Path
+
+import pytest
+from engine_runs import finish, start
+
+ENGINES = ["ddp", "fsdp2", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"]
+STAGES = {"blip2_opt": "language", "flamingo": "documents", "clip": "contrastive"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "drops_images"),
+    [("blip2_opt", False), ("blip2_opt", True), ("flamingo", False), ("flamingo", True), ("clip", False)],
+)
+def test_losses_are_those_of_one_process(experiment: str, drops_images: bool, tmp_path: Path) -> None:
+    """With `drops_images` one rank, both or none have a micro-batch of text only: nobody waits for anybody."""
+    job = {"experiment": experiment, "stage": STAGES[experiment], "steps": 3, "drops_images": drops_images}
+    overrides = ["trainer.log_every=1", "optimizer.lr=1e-4"]
+    alone = {**job, "engine": "single", "name": "single", "overrides": [*overrides, "trainer.accumulate=2"]}
+    spread = [{**job, "engine": each, "name": each, "overrides": overrides} for each in ENGINES]
+    finish(tmp_path, start(tmp_path, 1, [alone]))
+    finish(tmp_path, start(tmp_path, 2, spread))
+    wanted = json.loads((tmp_path / "single.json").read_text())
+    assert len(wanted) == 3
+    for engine in ENGINES:
+        for row, other in zip(json.loads((tmp_path / f"{engine}.json").read_text()), wanted, strict=True):
+            assert row["loss"] == pytest.approx(other["loss"], abs=1e-5), (engine, row, other)
+            assert row["norm"] == pytest.approx(other["norm"], rel=1e-5, abs=1e-5), (engine, row, other)
