@@ -153,7 +153,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, kept: dict[str, Any]) -> None:
-    file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    file.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
 if __name__ == "__main__":
