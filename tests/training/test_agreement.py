@@ -29,7 +29,7 @@ def rank(number: int, port: int, folder: str) -> None:
 
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), **where)
-    accelerator = build_accelerator("fp32", "ddp", 2)
+    accelerator = build_accelerator("fp32", 2)
     require_agreement(accelerator, {"config seed": "1"})
     with pytest.raises(ValueError, match=r"rank 1: code run.py is 1, and 0 on rank 0.*same code"):
         require_agreement(accelerator, {"config seed": "1", "code run.py": str(number)})

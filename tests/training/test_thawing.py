@@ -142,7 +142,7 @@ def config(trainable: dict[str, object]) -> dict[str, object]:
         "trainable": trainable,
         "start_from": {},
     }
-    processes = {"num_processes": 1, "engine": None}
+    processes = {"num_processes": 1, "engine": None, "hang_limits": {}}
     launcher = make_defaults(LauncherConfig)
     return {
         "stages": {"one": stage},
