@@ -14,6 +14,8 @@ from vlmtrain.nn.wrapping import find_units
 from vlmtrain.training.engines.base import Result
 from vlmtrain.training.engines.deepspeed import DeepSpeed
 
+BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
+
 
 class Zero3(DeepSpeed):
     """The modules of a unit (vlmtrain.nn.wrapping) are whole while they run; all else from the beginning of a pass to
@@ -56,7 +58,10 @@ class Zero3(DeepSpeed):
         super().weights_were_put()
 
     def zero_config(self) -> dict[str, Any]:
-        return {"stage": 3, "stage3_param_persistence_threshold": 0}
+        # the buffer that gradients are reduced from is made at once, of 2 GB if nobody says what is enough
+        trained = sum(parameter.numel() for parameter in self.step.parameters() if parameter.requires_grad)
+        bucket = min(BUCKET, trained)
+        return {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": bucket}
 
     def norm(self) -> Tensor:
         from deepspeed.runtime.utils import combine_grad_norm_groups
