@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -78,12 +78,19 @@ def _forwarding_signals(ranks: list[RankProcess]) -> Iterator[None]:
             if rank.poll() is None:
                 rank.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    with catching_signals(forward):
+        yield
+
+
+@contextmanager
+def catching_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """`handler` gets what asks a run to end; afterwards it is handled as before."""
+    before = {number: signal.signal(number, handler) for number in FORWARDED}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _wait(ranks: list[RankProcess], folder: Path, begun: float) -> tuple[int, int]:

@@ -45,6 +45,13 @@ def judged_pairs(negatives: Negatives, judged: Tensor, start: int, size: int) ->
     return JudgedPairs(image, text, torch.arange(len(image)) < len(own), share[of_sample].float())
 
 
+def checked_count(num_judged: int | None) -> int | None:
+    """`num_judged` as it is; ValueError where it asks about nobody."""
+    if num_judged is not None and num_judged < 1:
+        raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
+    return num_judged
+
+
 def evenly_spread(total: int, num_judged: int | None) -> Tensor:
     """Indices of `num_judged` of `total` samples, evenly spread over them; all for None."""
     count = total if num_judged is None else min(num_judged, total)
@@ -73,11 +80,8 @@ class ImageTextMatching(SingleTerm):
         negatives: NegativeDraw | None = None,
         num_judged: int | None = None,
     ) -> None:
-        super().__init__()
-        if num_judged is not None and num_judged < 1:
-            raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
-        self.weight = weight
-        self.num_judged = num_judged
+        super().__init__(weight)
+        self.num_judged = checked_count(num_judged)
         self.negatives = BySimilarity() if negatives is None else negatives
 
     def require(self, model: nn.Module) -> None:

@@ -42,9 +42,13 @@ def _draw_rows(logits: Tensor, uniform: Tensor) -> Tensor:
     """Column drawn from the softmax of each row [G, C], by inverting its distribution at `uniform` [G]."""
     possible = logits.isfinite()
     shares = torch.where(possible, (logits - logits.amax(1, keepdim=True)).exp(), 0.0)
+    return torch.where(possible.any(1), draw_columns(shares, uniform), NOBODY)
+
+
+def draw_columns(shares: Tensor, uniform: Tensor) -> Tensor:
+    """Column of each row of [R, C] (double), as likely as its share of the row, by inverting at `uniform` [R]: [R]."""
     reached = shares.cumsum(1)
     drawn = torch.searchsorted(reached, (uniform * reached[:, -1]).unsqueeze(1), right=True).squeeze(1)
     # rounding at the very end, and columns of no share, must never be drawn: go to the last that is possible
-    columns = torch.arange(logits.shape[1])
-    drawn = torch.minimum(drawn, torch.where(shares > 0, columns, NOBODY).amax(1))
-    return torch.where(possible.any(1), drawn, NOBODY)
+    columns = torch.arange(shares.shape[1], device=shares.device)
+    return torch.minimum(drawn, torch.where(shares > 0, columns, 0).amax(1))

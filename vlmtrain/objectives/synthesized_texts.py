@@ -11,7 +11,8 @@ from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
 from vlmtrain.models.capabilities import MatchesAndPredicts
 from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.masked_language_modeling import masked_rows, masked_states
-from vlmtrain.objectives.matching import evenly_spread, select_rows
+from vlmtrain.objectives.matching import checked_count, evenly_spread, select_rows
+from vlmtrain.objectives.negatives import draw_columns
 from vlmtrain.objectives.single_term import SingleTerm
 
 
@@ -34,9 +35,7 @@ class SynthesizedTexts(SingleTerm):
 
     def __init__(self, weight: float = 1.0, num_judged: int | None = None) -> None:
         super().__init__(weight)
-        if num_judged is not None and num_judged < 1:
-            raise ValueError(f"num_judged must be 1 or more, or null for all; got {num_judged}.  weight=0 turns it off")
-        self.num_judged = num_judged
+        self.num_judged = checked_count(num_judged)
 
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         """Nothing but that there is one: what is drawn depends on the place in the global batch."""
@@ -120,15 +119,11 @@ def synthesize(
 def _drawn(shares: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Column of each row of [R, C], as likely as its share of the row, by inverting at `uniform` [R]; and where within
     its share the number fell, which is as even and can be drawn by once more."""
-    shares = shares.double()
-    reached = shares.cumsum(1)
-    wanted = uniform.double().unsqueeze(1) * reached[:, -1:]
-    columns = torch.searchsorted(reached, wanted, right=True).squeeze(1)
-    last = torch.where(shares > 0, torch.arange(shares.shape[1], device=shares.device), 0).amax(1)
-    columns = torch.minimum(columns, last)  # rounding at the very end must draw nothing of no share
-    share = shares.gather(1, columns.unsqueeze(1))
-    below = reached.gather(1, columns.unsqueeze(1)) - share
-    return columns, ((wanted - below) / share.clamp(min=torch.finfo(torch.double).tiny)).squeeze(1).clamp(0, 1)
+    shares, uniform = shares.double(), uniform.double()
+    columns = draw_columns(shares, uniform)
+    reached, share = shares.cumsum(1), shares.gather(1, columns.unsqueeze(1))
+    within = uniform.unsqueeze(1) * reached[:, -1:] - (reached.gather(1, columns.unsqueeze(1)) - share)
+    return columns, (within / share.clamp(min=torch.finfo(torch.double).tiny)).squeeze(1).clamp(0, 1)
 
 
 def _detached(states: TargetStates) -> TargetStates:

@@ -1,7 +1,6 @@
 """A sweep on this machine: its trials one after the other, or several at a time."""
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from types import FrameType
 
 from vlmtrain.config.build import build
 from vlmtrain.config.sweep import Sweep
+from vlmtrain.launch.processes import catching_signals
 from vlmtrain.launch.rank import LIFELINE_VARIABLE
 from vlmtrain.launch.run_folder import say
 from vlmtrain.launch.sweep_folder import DONE, FAILED, OVER, PRUNED, RUNNING, SweepFolder, Trial
@@ -66,13 +66,8 @@ class LocalSweep:
                 if not process.was_asked_to_end:
                     process.ask_to_end()
 
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {number: signal.signal(number, stop) for number in caught}
-        try:
+        with catching_signals(stop):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _begin(self, number: int) -> None:
         trial = prepare(self._sweep, self._plan, self._folder, number)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Suffix -> the demuxer that may read it.  Named, so that no file chooses one that opens others (a playlist does).
 DEMUXERS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".avi": "avi"}
+_TINY = 1e-9
 
 
 class BrokenFilm(Exception):
@@ -78,9 +79,6 @@ def _at_times(decoded: Iterator["av.VideoFrame"], frames_per_second: float) -> I
     while number == 0 or number / frames_per_second < end - _TINY:
         yield shown
         number += 1
-
-
-_TINY = 1e-9
 
 
 def _upright(frame: "av.VideoFrame") -> Image.Image:
