@@ -22,6 +22,14 @@ FEW_SAMPLES = {"num_train": 16, "num_test": 8, "num_compositional": 8, "num_held
 
 
 @pytest.fixture
+def started_by_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own, and not as a rank."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
 def train_experiment(tmp_path: Path) -> Callable[..., Path]:
     """Trains an experiment of conf/ on few samples, as a user starts it, and gives its run folder."""
 

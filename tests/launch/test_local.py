@@ -29,10 +29,8 @@ def configure(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
+def in_a_folder_of_its_own(started_by_a_user: None) -> None:
+    """Every test here."""
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vlmtrain.batch import Batch, TargetStates, TextBatch
+from vlmtrain.batch import Batch, TargetStates, TextBatch, VisualFeatures
 from vlmtrain.models.capabilities import PredictsTokens
 from vlmtrain.nn.linear_cross_entropy import linear_cross_entropy_and_hits
 from vlmtrain.objectives.base import Context, Loss
@@ -45,13 +45,13 @@ class MaskedLanguageModeling(SingleTerm):
 
 def masked_states(model: PredictsTokens, context: Context) -> TargetStates:
     """What `model` makes of the hidden tokens, each row read with its own image; once per micro-batch."""
+    return context.once("masked states", lambda: read_masked(model, context.batch, context.features))
 
-    def compute() -> TargetStates:
-        masked = masked_rows(context.batch)
-        own = torch.arange(len(context.batch), device=masked.input_ids.device)
-        return model.hidden_states(context.features, masked, own)
 
-    return context.once("masked states", compute)
+def read_masked(model: PredictsTokens, batch: Batch, features: VisualFeatures) -> TargetStates:
+    """What `model` makes of the hidden tokens, row b read with image b of `features`."""
+    masked = masked_rows(batch)
+    return model.hidden_states(features, masked, torch.arange(len(batch), device=masked.input_ids.device))
 
 
 def masked_rows(batch: Batch) -> TextBatch:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
 from vlmtrain.models.capabilities import MatchesAndPredicts
 from vlmtrain.objectives.base import Context, Loss
-from vlmtrain.objectives.masked_language_modeling import masked_rows, masked_states
+from vlmtrain.objectives.masked_language_modeling import masked_rows, masked_states, read_masked
 from vlmtrain.objectives.matching import checked_count, evenly_spread, select_rows
 from vlmtrain.objectives.negatives import draw_columns
 from vlmtrain.objectives.single_term import SingleTerm
@@ -76,11 +76,9 @@ def _uniform(total: int, seed: int) -> Tensor:
 
 def _without_image(model: MatchesAndPredicts, context: Context) -> TargetStates:
     """What the model makes of the hidden words where there is nothing to see."""
-    masked, features = masked_rows(context.batch), context.features
-    own = torch.arange(len(context.batch), device=masked.input_ids.device)
-    blank = replace(features, patches=torch.zeros_like(features.patches))
+    blank = replace(context.features, patches=torch.zeros_like(context.features.patches))
     # with gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train
-    return _detached(model.hidden_states(blank, masked, own))
+    return _detached(read_masked(model, context.batch, blank))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from vlmtrain.config.overrides import Typed, typed_command
 from vlmtrain.config.sweep import Sweep
 from vlmtrain.launch.local import world_size
 from vlmtrain.launch.run_folder import say
+from vlmtrain.launch.status import UNCUT
 from vlmtrain.launch.sweep_folder import DONE, PRUNED, SWEEP_FILE, SweepFolder, is_sweep
 from vlmtrain.report.comparison import Comparison
 from vlmtrain.report.comparison_page import render_comparison
@@ -22,8 +23,6 @@ from vlmtrain.sweeps.equal_arithmetic import settle_steps
 from vlmtrain.sweeps.leaderboard import NAME, write_leaderboard
 from vlmtrain.sweeps.plans import make_plan
 from vlmtrain.sweeps.wandb_sweep import write_wandb
-
-UNCUT = 400  # columns of a table that goes into a file or a pipe
 
 
 def sweep(typed: Typed) -> int:
