@@ -3,7 +3,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
-EXTRAS  ?= dev,deepspeed,tensorboard,fast,lora,evaluation,video,sweep
+EXTRAS  ?= dev,deepspeed,tensorboard,fast,lora,quantization,evaluation,video,sweep
 WORKERS ?= logical
 ARGS    ?=
 

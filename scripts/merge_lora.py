@@ -2,7 +2,8 @@
 
     python scripts/merge_lora.py RUN_FOLDER STAGE OUTPUT_FOLDER
 
-Weights are fp32.  Encoder, connector and fusion stay in the run's checkpoints; of the language model this is all.
+Weights are fp32; adapters that learned beside four-bit weights (precision=nf4) are added to those of the source, which
+are not quite the same.  Encoder, connector and fusion stay in the run's checkpoints; of the language model this is all.
 """
 
 import sys
@@ -17,7 +18,10 @@ from vlmtrain.training.checkpoint import load_part, newest_valid
 
 def merge(run: Path, stage: str, output: Path) -> None:
     """ValueError where the run, its stage or its adapters are not there, or transformers could not hold the result."""
-    model = build(read_config(run)["stages"][stage]["model"])
+    chosen = read_config(run)["stages"][stage]["model"]
+    if chosen["language_model"].get("precision") == "nf4":
+        chosen["language_model"]["precision"] = "fp32"
+    model = build(chosen)
     checkpoint = newest_valid(run / "checkpoints" / stage)
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint of stage {stage}.")

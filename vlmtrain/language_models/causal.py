@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.generation import reading_embeddings
 from vlmtrain.language_models.heads import check_head, logit_head
-from vlmtrain.language_models.loading import Precision, load_causal, refuse_encoder_decoder
+from vlmtrain.language_models.loading import HeldIn, load_causal, refuse_encoder_decoder
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
 from vlmtrain.language_models.probes import check_generation
 from vlmtrain.layouts.causal import CausalLayout
@@ -29,7 +29,8 @@ class CausalLanguageModel(PretrainedLanguageModel):
         max_tokens: longest text of a row (see CausalLayout).
         terminator: what ends an answer; None for the end-of-sequence token.
         revision: of `source` on the hub.
-        precision: of the weights.  bf16 is for frozen models: half the memory, and autocast stays out of them.
+        precision: of the weights.  bf16 is for frozen models: half the memory, and autocast stays out of them.  So is
+            nf4 (`language_models.four_bits`): linear layers in four bits, all else in bf16; LoRA trains beside them.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class CausalLanguageModel(PretrainedLanguageModel):
         max_tokens: int = 32,
         terminator: str | None = "\n",
         revision: str | None = None,
-        precision: Precision = "fp32",
+        precision: HeldIn = "fp32",
     ) -> None:
         super().__init__()
         model = load_causal(source, architecture, revision, precision)

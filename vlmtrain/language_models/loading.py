@@ -14,14 +14,16 @@ from transformers import (
     PreTrainedModel,
 )
 
+from vlmtrain.language_models.four_bits import REST, four_bit_loading, keep_codes
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 
 Precision = Literal["fp32", "bf16"]
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HeldIn = Literal["fp32", "bf16", "nf4"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": REST}
 
 
 def load_causal(
-    source: str | None, architecture: Mapping[str, object] | None, revision: str | None, precision: Precision
+    source: str | None, architecture: Mapping[str, object] | None, revision: str | None, precision: HeldIn
 ) -> PreTrainedModel:
     """The weights of `source`; random ones of `architecture` without it; shapes only on the meta device."""
     config = _config(source, architecture, revision)
@@ -30,7 +32,7 @@ def load_causal(
 
 
 def load_seq2seq(
-    source: str | None, architecture: Mapping[str, object] | None, revision: str | None, precision: Precision
+    source: str | None, architecture: Mapping[str, object] | None, revision: str | None, precision: HeldIn
 ) -> PreTrainedModel:
     """As `load_causal`, for models with an encoder and a decoder."""
     config = _config(source, architecture, revision)
@@ -65,21 +67,27 @@ def _load(
     source: str | None,
     architecture: Mapping[str, object] | None,
     revision: str | None,
-    precision: Precision,
+    precision: HeldIn,
 ) -> PreTrainedModel:
     dtype = DTYPES[precision]
+    if source is None and precision == "nf4":
+        raise ValueError("precision=nf4 rounds weights as they are read: give source, or choose fp32 or bf16.")
     if source is None or builds_without_weights():
         return auto_class.from_config(config, dtype=dtype, trust_remote_code=False)  # type: ignore[attr-defined]
     _check_architecture(config, architecture, source)
     local = is_local(source)
-    return auto_class.from_pretrained(  # type: ignore[attr-defined]
+    model: PreTrainedModel = auto_class.from_pretrained(  # type: ignore[attr-defined]
         str(Path(source).expanduser()) if local else source,
         config=config,
         revision=revision,
         dtype=dtype,
         local_files_only=local,
         trust_remote_code=False,
+        quantization_config=four_bit_loading() if precision == "nf4" else None,
     )
+    if precision == "nf4":
+        keep_codes(model)
+    return model
 
 
 def _config(source: str | None, architecture: Mapping[str, object] | None, revision: str | None) -> PretrainedConfig:

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.heads import seq2seq_head, shrinks_states
-from vlmtrain.language_models.loading import Precision, load_seq2seq, refuse_decoder_only
+from vlmtrain.language_models.loading import HeldIn, load_seq2seq, refuse_decoder_only
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
 from vlmtrain.nn.autocast import in_own_precision
@@ -31,7 +31,8 @@ class Seq2SeqLanguageModel(PretrainedLanguageModel):
         max_tokens: longest text of an encoder row (see Seq2SeqLayout).
         max_target_tokens: longest answer; None for `max_tokens`.
         revision: of `source` on the hub.
-        precision: of the weights.  bf16 is for frozen models: half the memory, and autocast stays out of them.
+        precision: of the weights.  bf16 is for frozen models: half the memory, and autocast stays out of them.  So is
+            nf4 (`language_models.four_bits`): linear layers in four bits, all else in bf16; LoRA trains beside them.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Seq2SeqLanguageModel(PretrainedLanguageModel):
         max_tokens: int = 32,
         max_target_tokens: int | None = None,
         revision: str | None = None,
-        precision: Precision = "fp32",
+        precision: HeldIn = "fp32",
     ) -> None:
         super().__init__()
         model = load_seq2seq(source, architecture, revision, precision)

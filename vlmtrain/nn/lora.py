@@ -64,6 +64,12 @@ def merge_lora(part: Part) -> Part:
     adapted = {name: module for name, module in part.named_modules() if isinstance(module, BaseTunerLayer)}
     if not adapted:
         raise ValueError(f"{type(part).__name__} has no adapters to merge.")
+    codes = [name for name, module in adapted.items() if not module.get_base_layer().weight.is_floating_point()]
+    if codes:
+        raise ValueError(
+            f"{len(codes)} layers are held in codes ({codes[0]}, ...), which would round the update away; build the "
+            "language model with precision=fp32 and merge there."
+        )
     part.float()
     for name, module in adapted.items():
         module.merge(safe_merge=True)

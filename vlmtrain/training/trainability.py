@@ -34,6 +34,11 @@ def set_trainability(model: nn.Module, rates: dict[str, float | None]) -> dict[s
     for pattern, rate in patterns.items():
         chosen.update(dict.fromkeys(_matching(pattern, list(chosen)), rate))
     for name, parameter in model.named_parameters():
+        if chosen[name] is not None and not parameter.is_floating_point():
+            raise ValueError(
+                f"trainable: {name} is held in codes ({parameter.dtype}), which cannot learn; freeze it (null) and let "
+                "model/adaptation=lora train beside it, or hold it in fp32 or bf16 (precision)"
+            )
         parameter.requires_grad_(chosen[name] is not None)
         if chosen[name] is None:
             parameter.grad = None

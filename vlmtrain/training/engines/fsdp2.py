@@ -50,11 +50,13 @@ class FSDP2(Engine):
     def lay_out(self, accelerator: Accelerator, step: TrainingStep) -> None:
         super().lay_out(accelerator, step)
         mesh = self._build_mesh(accelerator)
-        # what is never sharded: scalars, which have no axis, and frozen weights by choice
+        # what is never sharded: scalars, which have no axis, codes of quantized layers, and frozen weights by choice
         left = {
             parameter
             for parameter in step.parameters()
-            if parameter.ndim == 0 or not (parameter.requires_grad or self.shard_frozen)
+            if parameter.ndim == 0
+            or not parameter.is_floating_point()
+            or not (parameter.requires_grad or self.shard_frozen)
         }
         is_on_gpu = accelerator.device.type == "cuda"
         policy = CPUOffloadPolicy(pin_memory=is_on_gpu) if self.offload else OffloadPolicy()

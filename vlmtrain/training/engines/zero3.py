@@ -27,6 +27,12 @@ class Zero3(DeepSpeed):
     def _initialize(self, accelerator: Accelerator, root: nn.Module, optimizer: Optimizer) -> None:
         from deepspeed.runtime.zero import register_external_parameter
 
+        codes = [name for name, parameter in root.named_parameters() if not parameter.is_floating_point()]
+        if codes:
+            raise ValueError(
+                f"ZeRO-3 takes numbers apart, and {len(codes)} weights are codes ({codes[0]}, ...), as precision=nf4 "
+                "makes them; use distributed=fsdp2 or deepspeed_zero2, where every process keeps them, or precision=bf16"
+            )
         of_units = {id(parameter) for unit in find_units(root) for parameter in unit.parameters()}
         super()._initialize(accelerator, root, optimizer)
         for parameter in root.parameters():
