@@ -18,6 +18,7 @@ _SHARES = {
     "accuracy": "answers right",
     "masked_word_accuracy": "hidden words right",
     "matching_accuracy": "true and altered captions told apart",
+    "located": "things found where they are",
     "composed_r1": "image and words find the image",
     "composed_r5": "image and words find the image among five",
     "composed_r10": "image and words find the image among ten",
@@ -31,6 +32,7 @@ _SHARES = {
 _HEADLINES = (
     "caption_accuracy",
     "accuracy",
+    "located",
     "word_f1",
     "masked_word_accuracy",
     "matching_accuracy",

@@ -93,7 +93,7 @@ def _span(centre: float, reach: float, size: int) -> tuple[int, int]:
     return max(0, math.floor((centre - reach) * size)), max(0, min(size, math.ceil((centre + reach) * size)))
 
 
-def _outline(thing: Thing, x: Field, y: Field) -> Field:
+def outline_of(thing: Thing, x: Field, y: Field) -> Field:
     """Distances to the thing's edge, in widths of the image."""
     cosine, sine = math.cos(thing.angle) / thing.radius, math.sin(thing.angle) / thing.radius
     turned_x = x * np.float32(cosine) + y * np.float32(sine)
@@ -103,14 +103,14 @@ def _outline(thing: Thing, x: Field, y: Field) -> Field:
 
 def _cast_shadow(image: Field, thing: Thing, size: int) -> None:
     rows, columns, x, y = _window(thing, size, thing.radius + 0.06)
-    outline = _outline(thing, x - np.float32(0.012), y - np.float32(0.02))
+    outline = outline_of(thing, x - np.float32(0.012), y - np.float32(0.02))
     strength = np.clip(np.float32(0.5) - outline / np.float32(0.045), 0.0, 1.0)
     image[rows, columns] *= (np.float32(1.0) - np.float32(0.36) * strength * strength)[:, :, None]
 
 
 def _draw(image: Field, thing: Thing, size: int) -> None:
     rows, columns, x, y = _window(thing, size, 1.05 * thing.radius + 2.0 / size)
-    outline = _outline(thing, x, y)
+    outline = outline_of(thing, x, y)
     cover = np.clip(np.float32(0.5) - outline * size, 0.0, 1.0)[:, :, None]
     hue = _HUES[thing.colour] + _HUE_JITTER * thing.hue_shift
     paint = rgb_of(hue, _SATURATION[thing.colour], _VALUE[thing.colour] * thing.brightness)

@@ -31,7 +31,7 @@ class Zero3(DeepSpeed):
         if codes:
             raise ValueError(
                 f"ZeRO-3 takes numbers apart, and {len(codes)} weights are codes ({codes[0]}, ...), as precision=nf4 "
-                "makes them; use distributed=fsdp2 or deepspeed_zero2, where every process keeps them, or precision=bf16"
+                "makes them; use distributed=fsdp2 or deepspeed_zero2, where all processes keep them, or precision=bf16"
             )
         of_units = {id(parameter) for unit in find_units(root) for parameter in unit.parameters()}
         super()._initialize(accelerator, root, optimizer)
