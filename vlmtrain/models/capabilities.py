@@ -70,9 +70,20 @@ class PredictsTokens(Trainable, Protocol):
     def hidden_states(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> TargetStates: ...
 
 
+@dataclass(frozen=True)
+class JudgedWords:
+    """Whether R texts fit their images, as a whole and word by word."""
+
+    words: Tensor  # [R, T] logits of "this word fits"
+    word_mask: Tensor  # [R, T] bool, False on padding
+    pairs: Tensor  # [R] logits, as MatchesPairs gives them
+
+
 @runtime_checkable
-class MatchesAndPredicts(MatchesPairs, PredictsTokens, Protocol):
-    """Judges pairs, and fills hidden words in."""
+class JudgesWords(MatchesPairs, PredictsTokens, Protocol):
+    """Says in one pass which words of row r fit image `image_of_row[r]`, and what `match` says."""
+
+    def judge_words(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> JudgedWords: ...
 
 
 @dataclass(frozen=True)

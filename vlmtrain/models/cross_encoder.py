@@ -56,7 +56,7 @@ class CrossEncoder(nn.Module):
         self.pooling = pooling()
         self.visual_projection = nn.Linear(encoder.width, embedding_width)
         self.text_projection = nn.Linear(self.text.width, embedding_width)
-        self.match_head = nn.Linear(self.text.width, 2)  # no match, match
+        self.match_head: nn.Module = nn.Linear(self.text.width, 2)  # no match, match
         for head in (self.visual_projection, self.text_projection, self.match_head):
             head.apply(initialize_like_bert)
 
