@@ -13,6 +13,7 @@ from vlmtrain.objectives.matching import ImageTextMatching
 from vlmtrain.objectives.mixture import Mixture
 from vlmtrain.objectives.negative_draws import BySharedWords, Evenly
 from vlmtrain.objectives.replaced_pairs import ReplacedPairs
+from vlmtrain.objectives.synthesized_texts import SynthesizedTexts
 from vlmtrain.objectives.word_patch_alignment import WordPatchAlignment
 
 
@@ -71,6 +72,10 @@ OBJECTIVES = [
     ImageTextMatching(negatives=Evenly()),
     ImageTextMatching(negatives=BySharedWords(), num_judged=2),
     WordPatchAlignment(ReplacedPairs()),
+    SynthesizedTexts(),
+    SynthesizedTexts(num_judged=1),
+    SynthesizedTexts(num_judged=2),
+    Mixture({"words": MaskedLanguageModeling(), "wrong": SynthesizedTexts()}),
     Mixture({"words": MaskedLanguageModeling(0.5), "pairs": WordPatchAlignment(ReplacedPairs(2.0), weight=0.1)}),
 ]
 

@@ -80,7 +80,12 @@ class JudgedWords:
 
 
 @runtime_checkable
-class JudgesWords(MatchesPairs, PredictsTokens, Protocol):
+class MatchesAndPredicts(MatchesPairs, PredictsTokens, Protocol):
+    """Judges pairs, and fills hidden words in."""
+
+
+@runtime_checkable
+class JudgesWords(MatchesAndPredicts, Protocol):
     """Says in one pass which words of row r fit image `image_of_row[r]`, and what `match` says."""
 
     def judge_words(self, visual: VisualFeatures, text: TextBatch, image_of_row: Tensor) -> JudgedWords: ...

@@ -1,7 +1,6 @@
 """Matching against texts with two words exchanged (NegCLIP, Yuksekgonul et al. 2022, arXiv:2210.01936, section 4), and
 telling which words they are (replaced-token detection: ELECTRA, Clark et al. 2020, arXiv:2003.10555, section 2)."""
 
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
 from vlmtrain.models.capabilities import JudgedWords, JudgesWords
 from vlmtrain.objectives.base import Context, Loss
-from vlmtrain.objectives.masked_language_modeling import masked_rows, masked_states, read_masked
+from vlmtrain.objectives.masked_language_modeling import masked_rows
 from vlmtrain.objectives.negatives import draw_columns
 from vlmtrain.objectives.single_term import SingleTerm
+from vlmtrain.objectives.told_words import draw_for_rows, tell_words
 
 LEAST_LIKELY = 0.05  # of a word that would fit but for the image
 LEAST_SEEN = 0.3  # of the true word once the image is seen: less says that nothing was seen yet
@@ -51,8 +51,8 @@ class SwappedWords(SingleTerm):
 
     def compute(self, model: nn.Module, context: Context) -> Loss:
         text, judge = context.batch.text, cast(JudgesWords, model)
-        told = (_detached(masked_states(judge, context)), _without_image(judge, context))
-        swapped, is_wrong = swap_words(text, masked_rows(context.batch), told, _uniform(context))
+        told = tell_words(judge, context)
+        swapped, is_wrong = swap_words(text, masked_rows(context.batch), told, draw_for_rows(context))
         rows = torch.arange(len(text.input_ids), device=text.input_ids.device)
         true = judge.judge_words(context.features, text, rows)
         wrong = judge.judge_words(context.features, swapped, rows)
@@ -75,25 +75,6 @@ class SwappedWords(SingleTerm):
         of_words = F.binary_cross_entropy_with_logits(words, 1.0 - is_wrong.float(), reduction="none")
         of_pairs = F.binary_cross_entropy_with_logits(pairs, 1.0 - is_wrong.any(1).float(), reduction="none")
         return of_pairs + self.word_weight * (of_words * judged.word_mask).sum(1)
-
-
-def _uniform(context: Context) -> Tensor:
-    """A number in [0, 1) for every sample of this micro-batch, whatever the cut of the global batch: [B]."""
-    everyone, size = context.everyone, len(context.batch)
-    start, total = (0, size) if everyone is None else (everyone.start, len(everyone.text.input_ids))
-    generator = torch.Generator().manual_seed(context.batch.seed ^ 2)  # not the numbers of other draws
-    return torch.rand(total, generator=generator)[start : start + size]
-
-
-def _without_image(model: JudgesWords, context: Context) -> TargetStates:
-    """What the model makes of the hidden words where there is nothing to see."""
-    blank = replace(context.features, patches=torch.zeros_like(context.features.patches))
-    # with gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train
-    return _detached(read_masked(model, context.batch, blank))
-
-
-def _detached(states: TargetStates) -> TargetStates:
-    return replace(states, states=states.states.detach())
 
 
 @torch.no_grad()
