@@ -3,6 +3,7 @@
     python scripts/results.py blip2_opt llava     # each, and its control; what is finished is not trained again
     python scripts/results.py --sweep connectors  # every setting of conf/sweep/connectors.yaml, one after the other
     python scripts/results.py --without-control git # only the run; its control stays to be done
+    python scripts/results.py --control-of git    # only the control, beside the figures that docs/results.json has
     python scripts/results.py                     # only writes the tables anew, from what docs/*.json keep
 
 The control is the same run with `shuffle_images=true`: it trains on other samples' images and is evaluated on the right
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
     parser.add_argument("--without-control", action="store_true", help="train no control; take one that is there")
+    parser.add_argument("--control-of", action="append", default=[], metavar="EXPERIMENT")
     parser.add_argument("--sweep", action="append", default=[], metavar="SWEEP")
     arguments = parser.parse_args()
     kept, sweeps = _read(KEPT), _read(KEPT_SWEEPS)
@@ -64,6 +66,13 @@ def main() -> None:
         if not arguments.without_control or (RUNS / name / "control" / "summary.json").is_file():
             control = _train(RUNS / name / "control", [*chosen, "shuffle_images=true"])
         kept[name] = _with_control(run, control)
+        _write(KEPT, kept)
+    for name in arguments.control_of:
+        if name not in kept:
+            raise ValueError(
+                f"{KEPT} has no figures of {name} to put a control beside: python scripts/results.py {name}"
+            )
+        _add_control(kept[name], _train(RUNS / name / "control", [f"experiment={name}", "shuffle_images=true"]))
         _write(KEPT, kept)
     for name in arguments.sweep:
         sweep, entries = read_sweep(name), sweeps.setdefault(name, {})
@@ -124,6 +133,14 @@ def _with_control(run: dict[str, Any], control: dict[str, Any] | None) -> dict[s
             label: {"value": value, "control": of_control.get(label, NOT_RUN)} for label, value in _figures(run).items()
         },
     }
+
+
+def _add_control(entry: dict[str, Any], control: dict[str, Any]) -> None:
+    of_control = _figures(control)
+    entry["commands"] = [entry["commands"][0], control["command"]]
+    entry["git_revision_of_control"] = control["git_revision"]
+    for label, figure in entry["figures"].items():
+        figure["control"] = of_control.get(label, NOT_RUN)
 
 
 def _entry(run: dict[str, Any]) -> dict[str, Any]:
