@@ -1,6 +1,8 @@
 """What every test may count on: one thread, no network, no tracker that phones home; a way to train for a moment."""
 
+import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Container, Iterator
@@ -29,8 +31,41 @@ def started_by_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+class WarmTrainings:
+    """Runs `vlmtrain ...` in processes forked from one that has imported everything (warm_trainings.py)."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(ROOT / "tests" / "warm_trainings.py")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def train(self, arguments: list[str], folder: Path, seconds: float = 300.0) -> None:
+        """In `folder`.  AssertionError with what it said where it fails or takes longer."""
+        log = folder / "said.log"
+        request = {"arguments": arguments, "folder": str(folder), "environment": dict(os.environ), "log": str(log)}
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self._server.stdin.flush()
+        has_ended, _, _ = select.select([self._server.stdout], [], [], seconds)
+        code = self._server.stdout.readline().strip() if has_ended else b"none in time"
+        assert code == b"0", (
+            f"exit code {code.decode() or 'never came'}: {log.read_text()[-6000:] if log.exists() else ''}"
+        )
+
+    def end(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+
+@pytest.fixture(scope="session")
+def warm_trainings() -> Iterator[WarmTrainings]:
+    server = WarmTrainings()
+    yield server
+    server.end()
+
+
 @pytest.fixture
-def train_experiment(tmp_path: Path) -> Callable[..., Path]:
+def train_experiment(tmp_path: Path, warm_trainings: WarmTrainings) -> Callable[..., Path]:
     """Trains an experiment of conf/ on few samples, as a user starts it, and gives its run folder."""
 
     def train(experiment: str, max_steps: int, *overrides: str) -> Path:
@@ -42,17 +77,8 @@ def train_experiment(tmp_path: Path) -> Callable[..., Path]:
             "trainer.num_workers=0",
             "optimizer.warmup=0",
         ]
-        command = [sys.executable, "-m", "vlmtrain.main", f"+experiment={experiment}", f"run_dir={run_folder}", *short]
-        done = subprocess.run(
-            [*command, *few_samples(experiment, tmp_path), *overrides],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        chosen = [*short, *few_samples(experiment, tmp_path), *overrides]
+        warm_trainings.train([f"+experiment={experiment}", f"run_dir={run_folder}", *chosen], tmp_path)
         return run_folder
 
     return train

@@ -40,7 +40,7 @@ def boot() -> None:
 
 def start(arguments: list[str], environment: dict[str, str], log: Path) -> BaseProcess:
     """`vlmtrain ARGUMENTS`; what it says goes into `log`."""
-    process = _context().Process(target=_command, args=(arguments, environment, str(log)))
+    process = _context().Process(target=become_command, args=(arguments, environment, log))
     process.start()
     return process
 
@@ -51,7 +51,8 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _command(arguments: list[str], environment: dict[str, str], log: str) -> NoReturn:
+def become_command(arguments: list[str], environment: dict[str, str], log: Path) -> NoReturn:
+    """`vlmtrain ARGUMENTS` in this process, which was forked for it; what it says goes into `log`."""
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     os.dup2(descriptor, 1)
