@@ -14,7 +14,7 @@ TEST    := $(OFFLINE) ACCELERATE_USE_CPU=true
 PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format format-check lint types layers check-configs smoke golden slow gpu docs wheel clean
+.PHONY: help setup demo test check format format-check lint types layers check-configs smoke golden slow slurm faults gpu docs wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ golden: setup ## the losses of tiny runs, to five digits
 
 slow: setup ## the slow tests too: kills, several processes, wheels
 	$(TEST) $(PYTEST) -m "not gpu and not multi_gpu and not network" $(ARGS)
+
+slurm: setup ## train through time limits and sweep under a SLURM of two nodes, here; installs it (root, Debian or Ubuntu)
+	PYTHON=$(BIN)/python scripts/slurm_check.sh
+
+faults: setup ## kill, stop and spoil small runs on purpose, the cheap rows
+	$(TEST) $(BIN)/vlmtrain faults --tier smoke $(ARGS)
 
 gpu: setup ## the tests that need a GPU
 	$(OFFLINE) $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -40,6 +40,21 @@ def test_the_control_run_trains_on_other_images_and_is_evaluated_on_the_right_on
     assert control.evaluation["test"].read(0).image == plain.evaluation["test"].read(0).image
 
 
+def test_data_are_read_from_the_nodes_own_disk_when_asked_for(tmp_path: Path) -> None:
+    there = opened(tmp_path / "shared").data["language"]
+    run = opened(tmp_path / "shared", f"launcher.local_cache={tmp_path / 'disk'}")
+    here = run.data["language"]
+    assert here.train.fingerprint == there.train.fingerprint and here is run.data["representation"]
+    for split in here.evaluation.values():
+        assert split.name.startswith(str(tmp_path / "disk")), "what is evaluated as well"
+        assert split.read(0).image
+    assert (
+        opened(tmp_path / "shared", f"launcher.local_cache={tmp_path / 'other'}", "launcher.cached=[]")
+        .data["language"]
+        .train.name.startswith(str(tmp_path / "shared"))
+    )
+
+
 def test_a_batch_larger_than_a_later_stages_data_is_told_before_the_first_trains(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="64 samples and the data has 40"):
         opened(tmp_path, "stages.representation.trainer.batch_size=8", "stages.language.trainer.batch_size=64", TEXTS)

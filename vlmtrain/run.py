@@ -14,6 +14,7 @@ from rich.console import Console
 from vlmtrain.config.build import build
 from vlmtrain.config.embedded import resolve_source
 from vlmtrain.config.stored import flatten, hash_config, read_config
+from vlmtrain.data.local_copy import with_local_copies
 from vlmtrain.data.order import sample_positions
 from vlmtrain.data.shuffled_images import ShuffledImages
 from vlmtrain.evaluation.base import EvaluationResult
@@ -103,7 +104,7 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
         node = section["data"] or config["data"]
         written = json.dumps(node, sort_keys=True)
         if written not in opened:
-            opened[written] = _open_data(node, config["shuffle_images"])
+            opened[written] = _open_data(node, config)
         data[name] = opened[written]
     for name, section in config["stages"].items():  # a batch larger than the data is told now, not stages later
         sample_positions(0, section["trainer"]["batch_size"], len(data[name].train), 0, data[name].together)
@@ -112,9 +113,12 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
     return RunContext(folder, config["seed"], data, config["distributed"], facts, init_from)
 
 
-def _open_data(node: dict[str, Any], shuffle_images: bool) -> Any:
+def _open_data(node: dict[str, Any], config: dict[str, Any]) -> Any:
+    launcher = config["launcher"]
+    if launcher["local_cache"] is not None:
+        node = with_local_copies(node, Path(launcher["local_cache"]), launcher["cached"])
     data = build(node)
-    if shuffle_images:
+    if config["shuffle_images"]:
         data.train = ShuffledImages(data.train)
     return data
 

@@ -73,6 +73,7 @@ def test_the_processes_are_nodes_times_tasks() -> None:
         (["launcher.nodes=2", "distributed=single"], r"num_processes is 2, and there is no engine.*distributed=ddp"),
         (["launcher=local", "launcher.nodes=2"], r"launcher.nodes: 2 means nothing to launcher=local.*launcher=slurm"),
         (["distributed.hang_limits.saev=5"], r"hang_limits.saev: there is no such phase.*save"),
+        (["launcher=local", "launcher.local_cache=/tmp/x", "launcher.time=5"], r"launcher.time: 5 means nothing"),
         (["launcher.nodes=0"], r"launcher.nodes: got 0"),
         (["launcher.setup=[1]"], r"launcher.setup: got \[1\]"),
         (["launcher.walltime=1:00:00"], r"launcher.walltime.*launcher.time"),
@@ -113,12 +114,19 @@ def test_a_gpu_for_every_task_unless_told_otherwise(typed: str, gres: str | None
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "requeued"), [(143, 0, True), (143, 2, True), (143, 3, False), (0, 0, False), (1, 0, False)]
-)
+    ("code", "saved", "restarts", "requeued"),
+    [
+        (143, True, 0, True), (143, True, 2, True), (143, True, 3, False), (0, True, 0, False), (1, True, 0, False),
+        (143, False, 0, False),  # a task crashed, and srun ended the others by SIGTERM
+    ],
+)  # fmt: skip
 def test_only_who_saved_goes_back_into_the_queue(
-    code: int, restarts: int, requeued: bool, commands: Path, tmp_path: Path
+    code: int, saved: bool, restarts: int, requeued: bool, commands: Path, tmp_path: Path
 ) -> None:
-    write_command(commands / "srun", f'echo "$MASTER_ADDR $MASTER_PORT" > where; exit {code}')
+    say_so = 'touch "$VLMTRAIN_SAVED"; ' if saved else ""
+    write_command(commands / "srun", f'{say_so}echo "$MASTER_ADDR $MASTER_PORT" > where; exit {code}')
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "run" / "logs" / "saved-45").touch()  # of an earlier start, which was killed since
     write_command(commands / "scontrol", '[ "$1" = show ] && echo node1 && echo node2 || echo "$*" > requeued')
     script = write_script(configure("launcher.most_requeues=3"), tmp_path / "run", tmp_path)
     environment = {
@@ -129,6 +137,7 @@ def test_only_who_saved_goes_back_into_the_queue(
     assert Path("where").read_text() == "node1 20045\n"
     assert Path("requeued").exists() == requeued
     assert not requeued or Path("requeued").read_text() == "requeue 45\n"
+    assert not requeued or not (tmp_path / "run" / "logs" / "saved-45").exists()
 
 
 def test_submitting_leaves_run_script_and_job_number(commands: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,6 +209,7 @@ def test_a_task_becomes_the_rank_that_slurm_says(
         monkeypatch.setenv(f"SLURM_{name}", value)
     for name in slurm_rank.FROM_SLURM:
         monkeypatch.setenv(name, "")  # so that what the task sets is gone after the test
+    monkeypatch.setenv("VLMTRAIN_SAVED", "saved")
     locked = []
 
     def train(folder: Path, last_stage: str | None = None) -> int:
@@ -211,6 +221,7 @@ def test_a_task_becomes_the_rank_that_slurm_says(
     monkeypatch.setattr(slurm_rank, "remember_early_signals", lambda: None)
     assert slurm_rank.main(["run", "language"]) == code
     assert locked == [rank == "0"]
+    assert Path("saved").exists() == (rank == "0" and ended_with == 143)
     assert {ours: os.environ[ours] for ours in slurm_rank.FROM_SLURM} == {
         "RANK": rank, "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"
     }  # fmt: skip

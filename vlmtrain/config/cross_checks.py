@@ -9,6 +9,7 @@ from vlmtrain.config.embedded import resolve_source
 from vlmtrain.config.faults import Fault, closest, offer
 from vlmtrain.config.schema import DistributedConfig, LauncherConfig, make_defaults
 
+WITH_ANY_LAUNCHER = ("kind", "local_cache", "cached")
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|percent|%)?\s*")
 
 
@@ -50,7 +51,7 @@ def _check_launcher(launcher: dict[str, Any], processes: int) -> Iterator[Fault]
         return
     defaults = make_defaults(LauncherConfig)
     for name, value in launcher.items():
-        if name != "kind" and value != defaults[name]:
+        if name not in WITH_ANY_LAUNCHER and value != defaults[name]:
             yield Fault(f"launcher.{name}", f"{value!r} means nothing to launcher=local", "add launcher=slurm")
 
 

@@ -114,6 +114,10 @@ class LauncherConfig:
     options: dict[str, str] = option(dict, "further options of sbatch: {constraint: a100}")
     chain_stages: bool = option(False, "one job per stage, each waiting for the one before, instead of one for all")
     dry_run: bool = option(False, "write the script, submit nothing")
+    local_cache: str | None = option(
+        None, "folder on each node's own disk that data are copied to, once a node; null: read where they are"
+    )
+    cached: list[str] = option(lambda: ["path", "folder"], "arguments of data that name what is copied there")
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vlmtrain.launch.rank import run_rank
 from vlmtrain.launch.run_folder import is_finished
-from vlmtrain.launch.slurm_script import PREEMPTED
+from vlmtrain.launch.slurm_script import PREEMPTED, SAVED_VARIABLE
 from vlmtrain.training.run_lock import RunLock
 from vlmtrain.training.signals import remember_early_signals
 
@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if os.environ["RANK"] == "0":
         with RunLock(Path(folder)):
-            return run_rank(Path(folder), last_stage=last_stage)
+            code = run_rank(Path(folder), last_stage=last_stage)
+        if code == PREEMPTED and SAVED_VARIABLE in os.environ:
+            Path(os.environ[SAVED_VARIABLE]).touch()
+        return code
     code = run_rank(Path(folder), last_stage=last_stage)
     # rank 0 alone tells srun that all were asked to end: the first bad exit kills the others, who may still be saving
     return 0 if code == PREEMPTED else code

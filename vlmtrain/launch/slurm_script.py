@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 PREEMPTED = 143  # vlmtrain.training.stops.Preempted, which torch is not loaded for here
+SAVED_VARIABLE = "VLMTRAIN_SAVED"  # names the file by which rank 0 says that it was asked to end, and has saved
 
 
 def write_script(config: dict[str, Any], folder: Path, working_folder: Path, last_stage: str | None = None) -> str:
@@ -13,7 +14,7 @@ def write_script(config: dict[str, Any], folder: Path, working_folder: Path, las
     name = "-".join(filter(None, [config["experiment"] or "run", last_stage]))
     options = ["--requeue", *job_options(config, name, folder / "logs" / "slurm-%j.log")]
     command = rank_command(config, folder, last_stage)
-    return surround(config, f"the run in {folder}", options, command, working_folder)
+    return surround(config, folder, options, command, working_folder)
 
 
 def rank_command(config: dict[str, Any], folder: Path, last_stage: str | None = None) -> list[str]:
@@ -25,26 +26,35 @@ def rank_command(config: dict[str, Any], folder: Path, last_stage: str | None = 
 
 
 def surround(
-    config: dict[str, Any], what: str, options: list[str], command: list[str], working_folder: Path, end: str = ""
+    config: dict[str, Any], home: Path, options: list[str], command: list[str], working_folder: Path, end: str = ""
 ) -> str:
-    """`command` as a batch script that puts its job back into the queue when it was asked to end; `end`: more words."""
+    """`command` as a batch script that puts its job back into the queue when it was asked to end; `end`: more words.
+
+    The exit code alone does not tell: srun ends the tasks beside one that crashed by SIGTERM, which is 143 as well, and
+    gives the largest code of all.  `home` is the folder of the run or of the sweep.
+    """
     launcher = config["launcher"]
+    saved = shlex.quote(str(home / "logs" / "saved-"))
     head = "\n".join(f"#SBATCH {option}" for option in options)
     setup = "".join(f"{line}\n" for line in launcher["setup"])
     return f"""#!/usr/bin/env bash
-# Written by vlmtrain for {what}.
+# Written by vlmtrain for what is in {home}.
 # The command that wrote it submits it again; so does `sbatch` with this file.  Either way it goes on where it was.
 {head}
 set -uo pipefail
 cd {shlex.quote(str(working_folder))}
 {setup}MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
-export MASTER_ADDR MASTER_PORT
+{SAVED_VARIABLE}={saved}"$SLURM_JOB_ID"
+export MASTER_ADDR MASTER_PORT {SAVED_VARIABLE}
+rm -f "${SAVED_VARIABLE}"
 
 {shlex.join(command)}{end}
 code=$?
 # {PREEMPTED}: it was asked to end, by the signal before the time limit or by preemption, and has saved its state.
-if [ "$code" -eq {PREEMPTED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {launcher["most_requeues"]} ]; then
+if [ "$code" -eq {PREEMPTED} ] && [ -e "${SAVED_VARIABLE}" ] &&
+    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {launcher["most_requeues"]} ]; then
+    rm -f "${SAVED_VARIABLE}"
     echo "vlmtrain: saved; back into the queue"
     scontrol requeue "$SLURM_JOB_ID"
 fi

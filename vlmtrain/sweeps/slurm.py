@@ -54,8 +54,7 @@ def write_script(config: dict[str, Any], name: str, home: Path, numbers: list[in
     options = ["--requeue", f"--array={','.join(map(str, numbers))}{limit}"]
     options += job_options(config, f"sweep-{name}", home / LOGS / "slurm-%A_%a.log")
     command = [sys.executable, "-m", "vlmtrain.sweeps.array_task", str(home)]
-    what = f"the sweep in {home}: one task per trial"
-    return surround(config, what, options, command, Path.cwd(), ' "$SLURM_ARRAY_TASK_ID"')
+    return surround(config, home, options, command, Path.cwd(), ' "$SLURM_ARRAY_TASK_ID"')
 
 
 def living_tasks(job: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_FOLDER = ".vlmtrain"
+NOTES = ".vlmtrain"
 _CHUNK = 1 << 20
 
 
@@ -63,4 +63,4 @@ def _places(path: Path, kind: str) -> list[Path]:
     path = path.absolute()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlmtrain"
     name = hashlib.sha256(str(path).encode()).hexdigest()[:24]
-    return [path.parent / _FOLDER / f"{path.name}.{kind}.json", cache / f"{name}.{kind}.json"]
+    return [path.parent / NOTES / f"{path.name}.{kind}.json", cache / f"{name}.{kind}.json"]
