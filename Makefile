@@ -33,7 +33,7 @@ demo: setup ## train BLIP-2 on the embedded data and show what it learned
 test: setup ## run the fast tests
 	$(TEST) $(PYTEST) $(ARGS)
 
-check: format-check lint types layers test ## everything that continuous integration does
+check: format-check lint types layers test ## what to run before a commit
 
 format: setup ## rewrite the code in house style
 	$(BIN)/ruff check --quiet --select I --fix .

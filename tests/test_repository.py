@@ -1,6 +1,8 @@
 """The files around the code: make targets, wheel, containers, workflow, shell scripts."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -160,6 +162,42 @@ def test_shell_scripts_parse_and_stop_at_the_first_error(script: Path) -> None:
     run("bash", "-n", str(script))
     assert "set -euo pipefail" in script.read_text()
     assert script.suffix == ".sbatch" or script.stat().st_mode & 0o100, f"chmod +x {script}"
+
+
+@pytest.mark.parametrize(
+    ("codes", "setting", "status", "told"),
+    [
+        ({}, {}, 0, "ci: SLURM took"),
+        ({"test": 1}, {}, 2, "ci: faults took"),  # make's own code
+        ({"slurm": 1}, {}, 1, "ci: faults took"),
+        ({"faults": 1}, {}, 2, "ci: SLURM took"),
+        ({"install": 3}, {}, 0, "ci: SLURM was NOT run: no root here"),
+        ({"install": 3}, {"VLMTRAIN_REQUIRE_SLURM": "1"}, 3, "ci: SLURM was NOT run: no root here"),
+        ({}, {"CI_LIMIT_SECONDS": "100"}, 0, "ci: SLURM was NOT run: 1"),
+    ],
+)
+def test_continuous_integration_fails_with_what_fails_and_ends_with_the_closing_line_of_pytest(
+    codes: dict[str, int], setting: dict[str, str], status: int, told: str, tmp_path: Path
+) -> None:
+    """With stand-ins for what it runs."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+    (tmp_path / "scripts" / "local_slurm.sh").write_text(
+        f"#!/bin/bash\necho no root here >&2; exit {codes.get('install', 0)}\n"
+    )
+    (tmp_path / "scripts" / "slurm_check.sh").write_text(f"#!/bin/bash\nexit {codes.get('slurm', 0)}\n")
+    for script in (tmp_path / "scripts").iterdir():
+        script.chmod(0o755)
+    (tmp_path / "Makefile").write_text(
+        f"test:\n\t@echo '=== 7 passed, 1 failed in 3.21s ==='; exit {codes.get('test', 0)}\n"
+        f"faults:\n\t@echo score 100/100; exit {codes.get('faults', 0)}\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), **setting}
+    done = subprocess.run([".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "=== 7 passed, 1 failed in 3.21s ==="
+    assert told in done.stdout
 
 
 def test_multi_node_script_prints_the_command_it_would_run() -> None:
