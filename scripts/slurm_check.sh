@@ -32,11 +32,11 @@ trap 'exit 143' TERM INT HUP
 set -m # each test in a process group of its own, so that what it started ends with it
 
 scripts/local_slurm.sh up "$HOME_FOLDER/slurm"
-"$PYTHON" scripts/sweep_test.py --slurm --at-once 2 --patience 600 --folder "$HOME_FOLDER/sweep" -- experiment=prefix_lm \
+"$PYTHON" scripts/sweep_test.py --slurm --at-once 2 --patience 900 --folder "$HOME_FOLDER/sweep" -- experiment=prefix_lm \
     optimizer.lr=1e-4,1e-3,1e-2 seed=0,1 "${SMALL[@]}" trainer.max_steps=12 trainer.log_every=1 trainer.evaluate_every=4 \
     > "$HOME_FOLDER/sweep.log" &
 sweep=$!
-"$PYTHON" scripts/slurm_test.py --limits 3 --patience 600 --folder "$HOME_FOLDER/limits" -- +experiment=blip2_opt \
+"$PYTHON" scripts/slurm_test.py --limits 3 --patience 900 --folder "$HOME_FOLDER/limits" -- +experiment=blip2_opt \
     "${SMALL[@]}" stages.representation.trainer.max_steps=15 stages.language.trainer.max_steps=30 "launcher.local_cache=$HOME_FOLDER/disk" \
     > "$HOME_FOLDER/limits.log" &
 limits=$!
