@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from vlmtrain.config.compose import compose
-from vlmtrain.data.boxes import Box, place_tokens, read_box
 from vlmtrain.data.scene_boxes import SceneBoxes
 from vlmtrain.data.scenes.places import ask_for_places, box_of
 from vlmtrain.data.scenes.render import render
 from vlmtrain.data.scenes.things import SHAPES, Scene
 from vlmtrain.data.scenes.world import make_scene
+from vlmtrain.layouts.boxes import Box, place_tokens, read_box
 
 SIZE = 256
 

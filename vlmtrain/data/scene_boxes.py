@@ -5,13 +5,13 @@ from dataclasses import astuple, replace
 from typing import Literal
 
 from vlmtrain.data.asking import OneByOne
-from vlmtrain.data.boxes import write_box
 from vlmtrain.data.record import Record
 from vlmtrain.data.scenes.places import ask_for_places, box_of
 from vlmtrain.data.scenes.things import Scene
 from vlmtrain.data.scenes_data import Scenes
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.view import View
+from vlmtrain.layouts.boxes import write_box
 
 
 class SceneBoxes(Scenes):
@@ -21,7 +21,7 @@ class SceneBoxes(Scenes):
     shares of the image.  Held-out records are asked `num_questions` of theirs, one by one.
 
     Args:
-        num_places: how finely an answer tells a side (`vlmtrain.data.boxes.write_box`).
+        num_places: how finely an answer tells a side (`vlmtrain.layouts.boxes.write_box`).
     """
 
     def __init__(

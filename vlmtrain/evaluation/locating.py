@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from vlmtrain.data.boxes import Box, read_box
 from vlmtrain.evaluation.answering import asked
 from vlmtrain.evaluation.base import (
     EvaluationResult,
@@ -17,13 +16,14 @@ from vlmtrain.evaluation.base import (
     require_capability,
 )
 from vlmtrain.evaluation.writing import Writing, Written, outcome_of
+from vlmtrain.layouts.boxes import Box, read_box
 from vlmtrain.models.capabilities import Captions
 
 FOUND = 0.5  # from this overlap on a box is found, as referring expressions are judged
 
 
 class Locating:
-    """The first question of every record, answered by a box (`vlmtrain.data.boxes`).
+    """The first question of every record, answered by a box (`vlmtrain.layouts.boxes`).
 
     A record's `extra["questions"]` have `text` and `box`: left, top, right and bottom in shares of the image.  Metrics
     per split: `located`, how many boxes overlap the true one by a half or more (intersection over union);

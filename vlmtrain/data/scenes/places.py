@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from vlmtrain.data.boxes import Box
 from vlmtrain.data.scenes.draws import Draws
 from vlmtrain.data.scenes.refer import refer
 from vlmtrain.data.scenes.render import outline_of
 from vlmtrain.data.scenes.things import Scene, Thing
+from vlmtrain.layouts.boxes import Box
 
 FINENESS = 96  # points across a thing, so that a side is right to a hundredth of it
 _ASKING = ("where is {}?", "where do you see {}?")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vlmtrain.data.boxes import Box, place_tokens, read_box, write_box
+from vlmtrain.layouts.boxes import Box, place_tokens, read_box, write_box
 
 SIDES = st.floats(0, 1)
 
