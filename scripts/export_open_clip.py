@@ -8,13 +8,10 @@ The stage's model must be one of open_clip (vlmtrain.models.open_clip.load_open_
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import read_config
 from vlmtrain.models.open_clip import save_open_clip
-from vlmtrain.training.checkpoint import newest_valid
-from vlmtrain.training.state import AVERAGES, OPTIMIZER, copy_tensors, named_state
+from vlmtrain.training.checkpoint import EVERYTHING, load_part, newest_valid
 
 
 def export(run: Path, stage: str, output: Path) -> None:
@@ -23,9 +20,7 @@ def export(run: Path, stage: str, output: Path) -> None:
     checkpoint = newest_valid(run / "checkpoints" / stage)
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint of stage {stage}.")
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        if file.name not in (OPTIMIZER, AVERAGES):
-            copy_tensors(checkpoint, load_file(file), named_state(model))
+    load_part(checkpoint, EVERYTHING, model)
     save_open_clip(model, output)
 
 

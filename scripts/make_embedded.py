@@ -30,6 +30,7 @@ from vlmtrain.encoders.vit_files import save_pretrained
 from vlmtrain.training.checkpoint import load_part, newest_valid
 from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.publish import publish
+from vlmtrain.training.saved import read_group
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "vlmtrain" / "embedded"
 ABOUT = {
@@ -95,10 +96,10 @@ def keep_run(run: Path, stage: str, part: str, name: str) -> None:
     folder.mkdir()
     shutil.copy(run / CONFIG_FILE, folder)
     file = f"{part}.safetensors"
-    weights = {key: value.half() for key, value in load_file(checkpoint / file).items()}
+    weights = {key: value.half() for key, value in read_group(checkpoint, part).items()}
     facts = {key: fact for key, fact in read_manifest(checkpoint).items() if key not in ("files", "sha256", "frozen")}
     target = folder / "checkpoints" / stage / checkpoint.name
-    publish(target, [(file, save(weights))], {**facts, "frozen": {}})
+    publish(target, [(file, save(weights))], {**facts, "layout": "whole", "frozen": {}})
     _tell_origin(name, target / file, _figures(run))
 
 

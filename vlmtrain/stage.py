@@ -31,6 +31,7 @@ from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, new
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
+from vlmtrain.training.files import PartFiles, WholeFiles
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
@@ -171,6 +172,8 @@ class Stage:
             self.accelerator,
             {**self.run.facts, "data": self.data.train.fingerprint, "stage": self.name},
             settings["keep_checkpoints"],
+            files=PartFiles() if settings["save_in_parts"] else WholeFiles(),
+            is_asynchronous=settings["save_asynchronously"],
         )
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
         seed = key_of("training", self.run.seed, self.name)

@@ -29,6 +29,7 @@ from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Part, Text, Visual
 from vlmtrain.models.vision_language_model import VisionLanguageModel
 from vlmtrain.training.checkpoint import load_part
+from vlmtrain.training.files import whole_files
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
 from vlmtrain.training.publish import publish
@@ -389,7 +390,7 @@ def test_t42_built_saved_and_loaded_by_the_main_path(gates: float, tmp_path: Pat
     open_gates(first.fusion, gates)
     rates = {name: 1.0 for name, parameter in first.named_parameters() if parameter.requires_grad}
     state = TrainingState(first, build_optimizer(first, rates, AdamWChoices()))
-    publish(tmp_path / "checkpoint", state.files(Progress()), {})
+    publish(tmp_path / "checkpoint", whole_files(state, Progress()), {})
     assert {path.stem for path in tmp_path.rglob("*.safetensors")} == {"connector", "fusion", "optimizer"}
     for part in ("connector", "fusion"):
         report = load_part(tmp_path / "checkpoint", part, second.get_submodule(part))

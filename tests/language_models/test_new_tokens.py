@@ -15,6 +15,7 @@ from vlmtrain.language_models.new_tokens import ExtendedEmbedding, pretrained_mo
 from vlmtrain.language_models.seq2seq import Seq2SeqLanguageModel
 from vlmtrain.layout import Text, Visual
 from vlmtrain.nn.lora import with_lora
+from vlmtrain.training.files import whole_files
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.publish import publish
 from vlmtrain.training.state import Progress, TrainingState, weights_hash
@@ -106,7 +107,7 @@ def test_t23_only_new_rows_train_and_are_saved(family: str, byte_tokenizer: str,
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.05 and weights_hash(language_model) == before
-    publish(tmp_path / "one", state.files(Progress(step=8)), {"frozen": state.frozen_parts()})
+    publish(tmp_path / "one", whole_files(state, Progress(step=8)), {"frozen": state.frozen_parts()})
     other = nn.ModuleDict({"language_model": make(family, byte_tokenizer)})
     again = build_optimizer(other, set_trainability(other, {"language_model": None}), AdamWChoices())
     TrainingState(other, again).restore(tmp_path / "one")

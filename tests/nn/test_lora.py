@@ -14,6 +14,7 @@ from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.nn.adapters import adapter_names
 from vlmtrain.nn.lora import merge_lora, with_lora
 from vlmtrain.training.checkpoint import load_part
+from vlmtrain.training.files import whole_files
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
 from vlmtrain.training.publish import publish
@@ -138,7 +139,7 @@ def trained(steps: int, folder: Path | None = None, resumed: Path | None = None)
         loss.backward()
         optimizer.step()
         if folder and step == 1:
-            publish(folder, state.files(Progress(step=2)), {"frozen": state.frozen_parts()})
+            publish(folder, whole_files(state, Progress(step=2)), {"frozen": state.frozen_parts()})
     assert weights_hash(language_model) == before, "the base is as it was"
     return {name: value.detach() for name, value in holder.named_parameters() if value.requires_grad}
 
@@ -185,7 +186,7 @@ def test_dora_goes_on_as_the_stage_before_it_ended(before: str, tmp_path: Path) 
     holder = nn.ModuleDict({"language_model": earlier})
     optimizer = build_optimizer(holder, set_trainability(holder, {"language_model": 1.0}), AdamWChoices())
     state = TrainingState(holder, optimizer)
-    publish(tmp_path / "one", state.files(Progress(step=1)), {"frozen": state.frozen_parts()})
+    publish(tmp_path / "one", whole_files(state, Progress(step=1)), {"frozen": state.frozen_parts()})
     later = make("llama", dora=True)
     trained = {id(parameter) for parameter in later.parameters()}
     report = load_part(tmp_path / "one", "language_model", later)

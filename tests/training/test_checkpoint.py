@@ -358,7 +358,7 @@ def test_t26_reports_what_does_not_match(published: Path) -> None:
     ("part", "into", "told"),
     [
         ("connector", nn.ModuleDict({"other": nn.Linear(8, 8)}), "no tensor of connector matches ModuleDict"),
-        ("encoder", nn.Linear(8, 8), "holds no encoder.safetensors; it holds connector.safetensors"),
+        ("encoder", nn.Linear(8, 8), "holds no encoder; it holds connector, ema, head"),
         ("head.out", nn.Linear(8, 18), r"weight has shape \[17, 8\] there and \[18, 8\]"),
     ],
 )

@@ -34,6 +34,7 @@ from vlmtrain.training.engines.deepspeed import ZeroWhole
 from vlmtrain.training.engines.fsdp2 import FSDP2
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.engines.zero3 import Zero3
+from vlmtrain.training.files import PartFiles, WholeFiles
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
@@ -187,7 +188,14 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     update = Update(accelerator, step, optimizer, schedule, 3, average=average, thawing=thawing, engine=engine)
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
-    checkpoints = Checkpoints(folder / "checkpoints" / "toy", state, accelerator, keep=int(str(choices.get("keep", 2))))
+    checkpoints = Checkpoints(
+        folder / "checkpoints" / "toy",
+        state,
+        accelerator,
+        keep=int(str(choices.get("keep", 2))),
+        files=PartFiles() if choices.get("in_parts") else WholeFiles(),
+        is_asynchronous=bool(choices.get("asynchronously")),
+    )
 
     def write(step: int, averages: dict[str, float]) -> None:
         with (folder / "metrics.jsonl").open("a") as file:

@@ -50,6 +50,12 @@ class TrainerConfig:
     ema_decay: float | None = option(None, "decay of the averaged weights; null: none", above=0, high=1, also=("ema",))
     log_every: int = option(10, "steps between lines in metrics.jsonl", low=1)
     save_every: int = option(500, "steps between checkpoints", low=1, also=("save_steps", "checkpoint_every"))
+    save_asynchronously: bool = option(
+        False, "write checkpoints in a thread, while training goes on", also=("async_save", "async_checkpoint")
+    )
+    save_in_parts: bool = option(
+        False, "every process writes what it holds of a checkpoint", also=("sharded_checkpoint", "save_sharded")
+    )
     evaluate_every: int = option(0, "steps between evaluations; 0: only at the end", low=0, also=("eval_every",))
     keep_checkpoints: int = option(2, "checkpoints kept per stage; the second is there if the newest is damaged", low=2)
     num_workers: int = option(0, "processes that read data, per training process", low=0, also=("workers",))
@@ -87,7 +93,7 @@ class DistributedConfig:
     )
     hang_factor: float = option(10.0, "how many times its longest a phase may take", low=1)
     hang_limits: dict[str, float | None] = option(
-        lambda: {"init": 1800.0, "batch": 1800.0, "step": 1800.0, "evaluation": 1800.0, "save": 1800.0},
+        lambda: dict.fromkeys(("init", "batch", "step", "evaluation", "save", "writing"), 1800.0),
         "phase -> seconds it may take at first; null: it is never judged",
     )
 

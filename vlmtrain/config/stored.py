@@ -15,6 +15,8 @@ HARMLESS_IN_TRAINER = (
     "num_workers",
     "log_every",
     "save_every",
+    "save_asynchronously",
+    "save_in_parts",
     "keep_checkpoints",
     "log_samples",
     "threads",

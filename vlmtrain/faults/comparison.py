@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+
+from vlmtrain.training.saved import groups_of, read_group
 
 
 def compare(reference: Path, folder: Path) -> list[str]:
@@ -26,9 +27,8 @@ def compare(reference: Path, folder: Path) -> list[str]:
 
 def _last_tensors(checkpoints: Path) -> dict[str, torch.Tensor]:
     last = max(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
-    return {
-        f"{file.name}/{name}": value for file in last.glob("*.safetensors") for name, value in load_file(file).items()
-    }
+    groups = {group: read_group(last, group) for group in groups_of(last)}
+    return {f"{group}/{name}": value for group, tensors in groups.items() for name, value in tensors.items()}
 
 
 def samples_by_step(run: Path, stage: str, batch_size: int) -> dict[int, list[str]]:

@@ -4,9 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from accelerate import Accelerator
+
 from vlmtrain.batch import Batch
 from vlmtrain.training.actions.evaluate import Evaluate
 from vlmtrain.training.actions.log import Log
+from vlmtrain.training.files import Files
+from vlmtrain.training.state import Progress, TrainingState
 from vlmtrain.training.trainer import StepSource, Trainer
 
 Strike = Callable[[Any], Any]
@@ -63,15 +67,15 @@ def after(trainer: Trainer, strike: Strike) -> None:
 
 def save(trainer: Trainer, strike: Strike) -> None:
     """While a checkpoint is being written."""
-    files = trainer.checkpoints.state.files
+    collect = trainer.checkpoints.files.collect
 
-    def struck(progress: Any) -> Iterator[tuple[str, bytes]]:
-        for number, each in enumerate(files(progress)):
+    def struck(state: TrainingState, progress: Progress, accelerator: Accelerator) -> Files:
+        for number, each in enumerate(collect(state, progress, accelerator)):
             yield each
             if number == 0:
                 strike(None)
 
-    trainer.checkpoints.state.files = struck  # type: ignore[method-assign]
+    trainer.checkpoints.files.collect = struck  # type: ignore[method-assign]
 
 
 def evaluation(trainer: Trainer, strike: Strike) -> None:

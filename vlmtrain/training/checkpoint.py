@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,26 +10,35 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmtrain.nn.adapters import follow_hand_over
+from vlmtrain.training.files import CheckpointFiles, WholeFiles
 from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
-from vlmtrain.training.publish import publish, remove_leftovers
-from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state, weight_files
-from vlmtrain.training.stops import SavingFails
+from vlmtrain.training.publish import remove_leftovers, stage
+from vlmtrain.training.saved import groups_of, read_group, weight_groups
+from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
+from vlmtrain.training.stops import NonFiniteTraining, SavingFails
+from vlmtrain.training.tensor_file import Content, TensorFile
+from vlmtrain.training.writing import Writing
 
 logger = logging.getLogger(__name__)
 
 EVERYTHING = "*"  # in place of a part
 NAME = re.compile(r"step-(\d{8,})")
+BEGUN, IS_THERE, FAILED = 0, 1, 2  # what the first rank tells the others of a staged folder
 
 
 class Checkpoints:
-    """The folder `checkpoints/<stage>`; all ranks call, the first one writes.
+    """The folder `checkpoints/<stage>`; all ranks call.
 
     The newest `keep` valid ones are kept, and never fewer than two: should the newest get damaged, one is left.
-    `facts` (hashes of configuration and data) go into every manifest, and only a run of the same facts is resumed.
+
+    Args:
+        facts: hashes of configuration and data; they go into every manifest, and only a run of the same is resumed.
+        max_failures: so many failed saves in a row end the run.
+        files: what each rank writes.
+        is_asynchronous: copy the state and write it in a thread, while training goes on; one at a time.
     """
 
     def __init__(
@@ -41,39 +49,75 @@ class Checkpoints:
         facts: dict[str, Any] | None = None,
         keep: int = 2,
         max_failures: int = 3,
+        files: CheckpointFiles | None = None,
+        is_asynchronous: bool = False,
     ) -> None:
         self.folder = folder
         self.state = state
         self.facts = facts or {}
         self.keep = max(keep, 2)
         self.max_failures = max_failures
+        self.files = files or WholeFiles()
+        self.is_asynchronous = is_asynchronous
+        self.writing: Writing | None = None
         self._accelerator = accelerator
         self._failures = 0
         self._valid: set[Path] = set()  # verified or written by this process, so that pruning need not read them again
 
     def save(self, progress: Progress) -> bool:
-        """Publish the present state.  A storage error is survived, `max_failures` of them in a row are not."""
-        self.state.frozen_parts()  # by all ranks, which may hold parts of them
-        files = self.state.gathered(progress)
-        failed = self._accelerator.is_main_process and not self._try_to_save(progress, files)
+        """Publish the present state, or begin to, and then `settle` says how it ended; after the one before is there.
+
+        A storage error is survived, `max_failures` of them in a row are not.
+        """
+        self.settle()
+        frozen = self.state.frozen_parts()  # by all ranks, which may hold parts of them
+        target = self.folder / name_of(progress.step)
+        begun = _agreed(self._accelerator, self._begin(target) if self._accelerator.is_main_process else 0)
+        if begun != BEGUN:
+            return self._count(begun == IS_THERE)
+        rank, world_size = self._accelerator.process_index, self._accelerator.num_processes
+        num_writers = self.files.num_writers(world_size)
+        facts = self._facts_of(progress, frozen)
+        self.writing = Writing(target, facts, rank, num_writers, self._note_published)
+        files = self.files.collect(self.state, progress, self._accelerator)
+        own = files if rank < num_writers else iter(())
+        if self.is_asynchronous:
+            self.writing.start([(name, _copied(content)) for name, content in own])
+        else:
+            self.writing.write(own)
         for _ in files:  # whoever writes nothing, or no more, goes along: wholes are put together by all ranks
             pass
-        if _agreed(self._accelerator, int(failed)) == 0:
-            self._failures = 0
+        return self.is_asynchronous or self.settle()
+
+    def settle(self) -> bool:
+        """Wait for the checkpoint that is being written, if one is; False where it could not be written.
+
+        All ranks call.  NonFiniteTraining where some rank found a weight or a moment that is NaN or infinite.
+        """
+        writing, self.writing = self.writing, None
+        if writing is None:
             return True
-        self._failures += 1
-        if self._failures >= self.max_failures:
-            raise SavingFails(
-                f"{self._failures} checkpoints in a row could not be written to {self.folder} (see the warnings); "
-                "make room there, then run the same command again"
-            )
-        return False
+        writing.wait_until_written()
+        failed, not_finite, _ = self._outcome(writing)
+        writing.finish(is_wanted=not (failed or not_finite))
+        if not_finite:
+            raise writing.error or NonFiniteTraining(f"{writing.target.name}: NaN or infinite values on another rank")
+        if not failed:
+            failed, _, milliseconds = self._outcome(writing)
+            writing.seconds = milliseconds / 1000
+        return self._count(not failed)
+
+    def leave(self) -> None:
+        """Where the run ends by an error: see that a thread that writes comes to its end."""
+        if self.writing is not None:
+            self.writing.leave()
 
     def restore_newest(self) -> Progress | None:
         """Load the newest valid checkpoint on every rank; None where there is none.
 
         ValueError where it was saved with other facts: on other data, the same steps would see other samples.
         """
+        self.settle()
         newest = self.newest_valid() if self._accelerator.is_main_process else None
         # 0 says "none": a checkpoint of step 0 would hold nothing that was trained.
         step = _agreed(self._accelerator, step_of(newest) if newest is not None else 0)
@@ -98,27 +142,51 @@ class Checkpoints:
                 "make room, or give a folder on another disk with run_dir="
             )
 
-    def _try_to_save(self, progress: Progress, files: Iterator[tuple[str, dict[str, Tensor] | bytes]]) -> bool:
-        target = self.folder / name_of(progress.step)
+    def _begin(self, target: Path) -> int:
+        """Make the staged folder, as the first rank."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)
             if target.exists() and not self._make_way(target):
-                return True
-            facts = {
-                "step": progress.step,
-                "world_size": self._accelerator.num_processes,
-                "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")},
-                "frozen": self.state.frozen_parts(),
-                **self.facts,
-            }
-            publish(target, self.state.written(files), facts)
-            self._valid.add(target)
-            self._prune()
+                return IS_THERE
+            stage(target)
         except OSError as error:
-            logger.warning("checkpoint of step %d could not be written: %s; training goes on", progress.step, error)
-            return False
-        return True
+            logger.warning("checkpoint %s could not be written: %s; training goes on", target.name, error)
+            return FAILED
+        return BEGUN
+
+    def _facts_of(self, progress: Progress, frozen: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "step": progress.step,
+            "world_size": self._accelerator.num_processes,
+            "versions": {name: version(name) for name in ("torch", "transformers", "accelerate", "safetensors")},
+            "frozen": frozen,
+            "layout": self.files.layout,
+            **self.facts,
+        }
+
+    def _outcome(self, writing: Writing) -> list[int]:
+        """On how many ranks the disk refused, on how many something is not finite, and the first one's milliseconds."""
+        error = writing.error
+        if error is not None and not isinstance(error, OSError | NonFiniteTraining):
+            raise error
+        milliseconds = writing.seconds * 1000 if self._accelerator.is_main_process else 0
+        own = (isinstance(error, OSError), isinstance(error, NonFiniteTraining), milliseconds)
+        return _sums(self._accelerator, [int(each) for each in own])
+
+    def _count(self, is_published: bool) -> bool:
+        """The same; SavingFails at one failure too many in a row."""
+        self._failures = 0 if is_published else self._failures + 1
+        if self._failures >= self.max_failures:
+            raise SavingFails(
+                f"{self._failures} checkpoints in a row could not be written to {self.folder} (see the warnings); "
+                "make room there, then run the same command again"
+            )
+        return is_published
+
+    def _note_published(self, target: Path) -> None:
+        self._valid.add(target)
+        self._prune()
 
     def _check_facts(self, folder: Path) -> None:
         saved = read_manifest(folder)
@@ -196,10 +264,10 @@ def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
     The part "*" is the whole model, own parameters such as a temperature included, as far as the stage trained it.
     ValueError where no name matches or a shape differs.
     """
-    whole = part == EVERYTHING
-    files = weight_files(read_manifest(checkpoint)) if whole else [f"{part.split('.', 1)[0]}.safetensors"]
-    saved = {name: value for file in files for name, value in load_file(check_file(checkpoint, file)).items()}
-    prefix = "" if whole else f"{part}."
+    component = part.split(".", 1)[0]
+    components = weight_groups(checkpoint) if part == EVERYTHING else [component]
+    saved = {name: value for each in components for name, value in _read_checked(checkpoint, each).items()}
+    prefix = "" if part == EVERYTHING else f"{part}."
     given = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
     own = named_state(into)
     matched = copy_tensors(checkpoint / part, given, own)
@@ -213,6 +281,24 @@ def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
 
 
 def _agreed(accelerator: Accelerator, number: int) -> int:
-    """The sum over ranks: a number that only one rank knows, on all of them."""
-    told = accelerator.reduce(torch.tensor([number], device=accelerator.device), reduction="sum")
-    return int(told.item())
+    """A number that only the first rank knows, on all of them; the others give 0."""
+    return _sums(accelerator, [number])[0]
+
+
+def _sums(accelerator: Accelerator, numbers: list[int]) -> list[int]:
+    """Each summed over ranks."""
+    told = accelerator.reduce(torch.tensor(numbers, device=accelerator.device), reduction="sum")
+    return [int(number) for number in told.tolist()]
+
+
+def _copied(content: Content) -> Content:
+    return content.copied() if isinstance(content, TensorFile) else content
+
+
+def _read_checked(checkpoint: Path, component: str) -> dict[str, Tensor]:
+    groups = groups_of(checkpoint)
+    if component not in groups:
+        raise ValueError(f"{checkpoint} holds no {component}; it holds {', '.join(sorted(groups))}")
+    for file in groups[component]:
+        check_file(checkpoint, file)
+    return read_group(checkpoint, component)

@@ -6,26 +6,27 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmtrain.nn.adapters import adapter_names, has_frozen_base, plain_names
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.part import Part
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.optimizer import Restored, named_parameters, restore_moments
-from vlmtrain.training.stops import NonFiniteTraining
+from vlmtrain.training.saved import AVERAGES, OBJECTIVE, OPTIMIZER, groups_of, read_group, weight_groups
 from vlmtrain.training.trainability import component_names
 
 logger = logging.getLogger(__name__)
 
-OPTIMIZER, AVERAGES, PROGRESS = "optimizer.safetensors", "ema.safetensors", "progress.json"
-OBJECTIVE = "objective.safetensors"
+PROGRESS = "progress.json"
+
+Held = TypeVar("Held")
 
 
 @dataclass
@@ -66,40 +67,43 @@ class TrainingState:
         self._moved_shapes = {name: value.shape for name, value in self._moved.items()}
         self._size = self._count_bytes()
 
-    def files(self, progress: Progress) -> Iterator[tuple[str, bytes]]:
-        """File name -> content, one file at a time."""
-        return self.written(self.gathered(progress))
-
     def gathered(self, progress: Progress) -> Iterator[tuple[str, dict[str, Tensor] | bytes]]:
-        """File name -> whole tensors, or content, one file at a time.  All ranks have to go through to the end."""
+        """Component, "optimizer" and the like -> whole tensors, one at a time, and a file's name -> its content.
+
+        All ranks have to go through to the end.
+        """
+        return self._collected(progress, self.engine.whole, self.engine.moments)
+
+    def parts(self, progress: Progress) -> Iterator[tuple[str, dict[str, Part] | bytes]]:
+        """The same with what this rank writes of each tensor, where every rank writes its own."""
+        return self._collected(progress, self.engine.part, self.engine.moment_parts)
+
+    def unchecked(self, component: str) -> frozenset[str]:
+        """Names of the buffers among a component's tensors: these may hold what is not finite."""
+        plain = plain_names(self.model)
+        is_other = component in (OPTIMIZER, AVERAGES, OBJECTIVE)
+        return frozenset() if is_other else frozenset(plain[name] for name, _ in self.model.named_buffers())
+
+    def _collected(
+        self, progress: Progress, take: Callable[..., Held], take_moments: Callable[[Tensor], dict[str, Held]]
+    ) -> Iterator[tuple[str, dict[str, Held] | bytes]]:
         for component, held in trained_tensors(self.model, self._trained).items():
-            yield f"{component}.safetensors", {name: self.engine.whole(value) for name, value in held.items()}
+            yield component, {name: take(value) for name, value in held.items()}
         yield (
             OPTIMIZER,
             {
-                f"{name}::{moment}": whole
+                f"{name}::{moment}": value
                 for name, parameter in self._moved.items()
-                for moment, whole in self.engine.moments(parameter).items()
+                for moment, value in take_moments(parameter).items()
             },
         )
         if self.average is not None:
             averages = self.average.averages
-            yield AVERAGES, {name: self.engine.whole(self._own()[name], held) for name, held in averages.items()}
+            yield AVERAGES, {name: take(self._own()[name], held) for name, held in averages.items()}
         kept = self._kept()
         if kept:
-            yield OBJECTIVE, kept
+            yield OBJECTIVE, {name: take(value) for name, value in kept.items()}
         yield PROGRESS, json.dumps(asdict(progress)).encode()
-
-    def written(self, files: Iterator[tuple[str, dict[str, Tensor] | bytes]]) -> Iterator[tuple[str, bytes]]:
-        """File name -> content.  NonFiniteTraining where a weight or a moment is NaN or infinite."""
-        plain = plain_names(self.model)
-        buffers = {plain[name] for name, _ in self.model.named_buffers()}
-        for name, content in files:
-            if isinstance(content, bytes):
-                yield name, content
-                continue
-            unchecked = set() if name in (OPTIMIZER, AVERAGES, OBJECTIVE) else buffers
-            yield name, _serialized(name.removesuffix(".safetensors"), content, unchecked)
 
     def size(self) -> int:
         """Bytes of a checkpoint, moments included, also before there are any."""
@@ -121,21 +125,19 @@ class TrainingState:
 
     def restore(self, folder: Path) -> Progress:
         """Take everything from a published folder; what is trained now decides, by name, what is taken up."""
-        manifest = read_manifest(folder)
-        self._check_frozen(folder, manifest["frozen"])
+        self._check_frozen(folder, read_manifest(folder)["frozen"])
         weights: dict[str, Tensor] = {}
-        for file in weight_files(manifest):
-            weights.update(load_file(folder / file))
+        for component in weight_groups(folder):
+            weights.update(read_group(folder, component))
         self._restore_weights(folder, weights)
         self.restore_moments(folder)
         if self.average is not None:
-            path = folder / AVERAGES
-            self.average.restore(load_file(path) if path.exists() else {}, self.engine.put)
+            self.average.restore(_read_if_there(folder, AVERAGES), self.engine.put)
         self._restore_kept(folder)
         return Progress(**json.loads((folder / PROGRESS).read_bytes()))
 
     def restore_moments(self, folder: Path) -> Restored:
-        return restore_moments(self._moved, self._moved_shapes, load_file(folder / OPTIMIZER), self.engine.put_moments)
+        return restore_moments(self._moved, self._moved_shapes, read_group(folder, OPTIMIZER), self.engine.put_moments)
 
     def _own(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
@@ -153,7 +155,7 @@ class TrainingState:
     def _restore_kept(self, folder: Path) -> None:
         """All of it or nothing: with another queue the next steps would differ."""
         kept = self._kept()
-        saved = load_file(folder / OBJECTIVE) if (folder / OBJECTIVE).exists() else {}
+        saved = _read_if_there(folder, OBJECTIVE)
         if missing := sorted(kept.keys() - saved.keys()):
             raise ValueError(f"{folder} does not hold {', '.join(missing)} of the objective; start a new run")
         copy_tensors(folder, saved, kept)
@@ -184,12 +186,6 @@ class TrainingState:
                     f"than are loaded now (from {present[name]['source']}); give the same weights and precision, "
                     "or start a new run"
                 )
-
-
-def weight_files(manifest: dict[str, Any]) -> list[str]:
-    """The files of a checkpoint that hold weights of the model, one for each component that was trained."""
-    others = (OPTIMIZER, AVERAGES, OBJECTIVE)
-    return [file for file in manifest["files"] if file.endswith(".safetensors") and file not in others]
 
 
 def named_state(module: nn.Module) -> dict[str, Tensor]:
@@ -253,13 +249,5 @@ def weights_hash(module: nn.Module, whole: Callable[[Tensor], Tensor] = Tensor.d
     return digest.hexdigest()
 
 
-def _serialized(what: str, tensors: dict[str, Tensor], unchecked: set[str]) -> bytes:
-    for name, value in tensors.items():
-        if name not in unchecked and value.is_floating_point() and not bool(value.isfinite().all()):
-            raise NonFiniteTraining(f"{what}: {name} holds NaN or infinite values; nothing was published")
-    return save({name: _alone(value.detach().cpu().contiguous()) for name, value in tensors.items()})
-
-
-def _alone(value: Tensor) -> Tensor:
-    """Engines keep many weights in one piece of memory, and safetensors wants one for each."""
-    return value if value.untyped_storage().nbytes() == value.numel() * value.element_size() else value.clone()
+def _read_if_there(folder: Path, group: str) -> dict[str, Tensor]:
+    return read_group(folder, group) if group in groups_of(folder) else {}

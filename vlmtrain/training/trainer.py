@@ -74,6 +74,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go back to the newest valid checkpoint; False where there is none and training starts at step 0."""
+        self.settle()
         progress = self.checkpoints.restore_newest()
         self.progress = progress or Progress()
         self.meter.continue_interval(self.progress.open_interval, self.accelerator)
@@ -82,21 +83,36 @@ class Trainer:
 
     def train(self, signals: Signals) -> None:
         """Train to the last step.  Raises a TrainingStopped where it ends before."""
-        while self.progress.step < self.max_steps:
-            try:
-                self._train_on(signals)
-            except Divergence as divergence:
-                self._roll_back(divergence)
+        try:
+            while self.progress.step < self.max_steps:
+                try:
+                    self._train_on(signals)
+                except Divergence as divergence:
+                    self._roll_back(divergence)
+            self.settle()
+        finally:
+            self.checkpoints.leave()
 
     def save(self) -> None:
-        """Publish a checkpoint of this step, unless there is one; what ranks disagree about is never published."""
+        """Publish a checkpoint of this step, or begin to, unless there is one; what ranks disagree about never is."""
         if self._saved_step == self.progress.step:
             return
+        self.settle()
         with self.watch.during("save"):
             check_parity(self.accelerator, self.update.engine.replicas(self.model))
             self.progress.open_interval = self.meter.open_interval(self.accelerator)
             if self.checkpoints.save(self.progress):
                 self._saved_step = self.progress.step
+
+    def settle(self) -> None:
+        """Wait for the checkpoint that is being written in a thread, if one is."""
+        writing = self.checkpoints.writing
+        if writing is None:
+            return
+        with self.watch.during("writing"):
+            if not self.checkpoints.settle():
+                self._saved_step = 0
+            self.watch.learn("writing", writing.seconds)
 
     def _train_on(self, signals: Signals) -> None:
         batches = self.source.steps(self.progress.step)
@@ -111,7 +127,9 @@ class Trainer:
             self._count(result, waited)
             self._run_due_actions()
             if result.should_stop and self.progress.step < self.max_steps:
+                self.settle()  # what the last action began; should it fail, it is tried again
                 self.save()
+                self.settle()
                 raise Preempted(f"stopped by a signal after step {self.progress.step}; the same command resumes there")
 
     def _next(self, batches: Iterator[list[Batch]]) -> list[Batch]:

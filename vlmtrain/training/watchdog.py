@@ -54,6 +54,9 @@ class Watch:
     def enter(self, phase: str, step: int = 0, samples: Sequence[str] = ()) -> None:
         """From now on: `phase` of `step`, on these samples."""
 
+    def learn(self, phase: str, seconds: float) -> None:
+        """What `phase` waits for took so long, where part of that passed before the waiting began."""
+
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """A phase within another; afterwards the other begins anew."""
@@ -115,6 +118,10 @@ class Watchdog(Watch):
         with self._lock:
             self._learn()
             self._begin(replace(self._beat, phase=phase, step=step, samples=tuple(samples)))
+
+    def learn(self, phase: str, seconds: float) -> None:
+        with self._lock:
+            self._longest[phase] = max(seconds, self._longest.get(phase, 0.0))
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:

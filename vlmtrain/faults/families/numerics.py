@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmtrain.faults.bench import STAGE, Bench, Loud, Silent
 from vlmtrain.faults.injection import Injection
 from vlmtrain.faults.row import Case, Row
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors, restore_optimizer
+from vlmtrain.training.saved import groups_of, read_group
 from vlmtrain.training.stops import NonFiniteTraining
 from vlmtrain.training.trainability import set_trainability
 
@@ -58,10 +58,12 @@ def not_finite(bench: Bench) -> list[Case]:
 
 
 def require_finite(folder: Path) -> None:
-    for file in folder.glob("checkpoints/*/*/*.safetensors"):
-        bad = [name for name, value in load_file(file).items() if not bool(value.float().isfinite().all())]
-        if bad:
-            raise Silent(f"{file} was published with {bad[0]} not finite")
+    for checkpoint in folder.glob("checkpoints/*/step-*"):
+        for group in groups_of(checkpoint):
+            tensors = read_group(checkpoint, group)
+            bad = [name for name, value in tensors.items() if not bool(value.float().isfinite().all())]
+            if bad:
+                raise Silent(f"{checkpoint} was published with {bad[0]} not finite")
 
 
 class Parts(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmtrain.objectives.base import Loss
+from vlmtrain.training.engines.part import Part, whole_part
 from vlmtrain.training.step import TrainingStep
 
 Result = TypeVar("Result")
@@ -76,6 +77,10 @@ class Engine(ABC):
         """Write this rank's part of `whole` into a parameter or buffer, or into `held`, which is laid out like it."""
         (value.detach() if held is None else held).copy_(whole)
 
+    def part(self, value: Tensor, held: Tensor | None = None) -> Part:
+        """What this rank writes of a parameter or buffer, or of what is laid out like it; asks no other rank."""
+        return whole_part(value.detach() if held is None else held, self.accelerator.is_main_process)
+
     def weights_were_put(self) -> None:
         """Called when all that was to be put is there: the place for what follows from it."""
         return
@@ -83,6 +88,10 @@ class Engine(ABC):
     @abstractmethod
     def moments(self, parameter: Tensor) -> dict[str, Tensor]:
         """The optimizer's moments of a parameter, whole; empty where it has none."""
+
+    @abstractmethod
+    def moment_parts(self, parameter: Tensor) -> dict[str, Part]:
+        """What this rank writes of the optimizer's moments of a parameter; asks no other rank."""
 
     @abstractmethod
     def put_moments(self, parameter: Tensor, moments: dict[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine, Result
+from vlmtrain.training.engines.part import Part, flat_part, whole_part
 from vlmtrain.training.engines.process_group import require_process_group
 from vlmtrain.training.step import TrainingStep
 
@@ -48,6 +49,9 @@ class DeepSpeed(Engine):
 
     @abstractmethod
     def whole_moment(self, parameter: Tensor, moment: str) -> Tensor: ...
+
+    @abstractmethod
+    def moment_part(self, parameter: Tensor, moment: str) -> Part: ...
 
     @abstractmethod
     def put_moment(self, parameter: Tensor, moment: str, whole: Tensor) -> None: ...
@@ -112,11 +116,20 @@ class DeepSpeed(Engine):
         self._ages.clear()
 
     def moments(self, parameter: Tensor) -> dict[str, Tensor]:
-        state = self.zero.optimizer.state.get(self.flat(parameter), {})
-        if AGE not in state:
+        age = self._age(parameter)
+        return {} if age is None else {AGE: age} | {name: self.whole_moment(parameter, name) for name in MOMENTS}
+
+    def moment_parts(self, parameter: Tensor) -> dict[str, Part]:
+        age = self._age(parameter)
+        if age is None:
             return {}
-        age = torch.as_tensor(state[AGE]).clone()
-        return {AGE: age, **{name: self.whole_moment(parameter, name) for name in MOMENTS}}
+        parts = {AGE: whole_part(age, self.accelerator.is_main_process)}
+        return parts | {name: self.moment_part(parameter, name) for name in MOMENTS}
+
+    def _age(self, parameter: Tensor) -> Tensor | None:
+        """Of the moments; None where there are none yet."""
+        state = self.zero.optimizer.state.get(self.flat(parameter), {})
+        return torch.as_tensor(state[AGE]).clone() if AGE in state else None
 
     def put_moments(self, parameter: Tensor, moments: dict[str, Tensor]) -> None:
         flat, age = self.flat(parameter), float(moments.get(AGE, 0))
@@ -199,27 +212,33 @@ class ZeroWhole(DeepSpeed):
 
     def whole_moment(self, parameter: Tensor, moment: str) -> Tensor:
         whole = torch.zeros_like(parameter, dtype=torch.float32)
-        for part, of_flat in self._common(parameter, whole):
-            part.copy_(self.zero.optimizer.state[self.flat(parameter)][moment][of_flat])
+        of_whole, of_flat = self._piece(parameter)
+        whole.view(-1)[of_whole] = self.zero.optimizer.state[self.flat(parameter)][moment][of_flat]
         torch.distributed.all_reduce(whole)
         return whole
 
+    def moment_part(self, parameter: Tensor, moment: str) -> Part:
+        of_whole, of_flat = self._piece(parameter)
+        values = self.zero.optimizer.state[self.flat(parameter)][moment][of_flat]
+        return flat_part(parameter.shape, of_whole.start, values)
+
     def put_moment(self, parameter: Tensor, moment: str, whole: Tensor) -> None:
-        for part, of_flat in self._common(parameter, whole.contiguous()):
-            self.zero.optimizer.state[self.flat(parameter)][moment][of_flat] = part
+        of_whole, of_flat = self._piece(parameter)
+        self.zero.optimizer.state[self.flat(parameter)][moment][of_flat] = whole.contiguous().view(-1)[of_whole]
 
     def replicas(self, model: nn.Module) -> dict[str, Tensor]:
         return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
-    def _common(self, parameter: Tensor, whole: Tensor) -> Iterator[tuple[Tensor, slice]]:
-        """What of `whole` lies in this rank's flat tensor, and where in it; nothing, or one piece.
+    def _piece(self, parameter: Tensor) -> tuple[slice, slice]:
+        """What of a parameter, laid out flat, lies in this rank's flat tensor, and where in it; it may be nothing.
 
         DeepSpeed's own ways to moments know only those of the first group after a first step.
         """
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-        if mapping is not None:
-            there, here = mapping.get_hp_fragment_address(), mapping.lp_fragment_address
-            yield whole.view(-1)[here.start : here.start + here.numel], slice(there.start, there.start + there.numel)
+        if mapping is None:
+            return slice(0, 0), slice(0, 0)
+        there, here = mapping.get_hp_fragment_address(), mapping.lp_fragment_address
+        return slice(here.start, here.start + here.numel), slice(there.start, there.start + there.numel)
 
 
 class _Root(nn.Module):

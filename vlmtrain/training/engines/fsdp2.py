@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed import all_reduce
+from torch.distributed import all_reduce, get_rank, get_world_size
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine, Result
+from vlmtrain.training.engines.part import Part
 from vlmtrain.training.engines.process_group import require_process_group
 from vlmtrain.training.optimizer import moments_of
 from vlmtrain.training.step import TrainingStep
@@ -143,8 +144,20 @@ class FSDP2(Engine):
         target = self.held(value) if held is None else held
         target.copy_(self._part(value, whole))
 
+    def part(self, value: Tensor, held: Tensor | None = None) -> Part:
+        if not isinstance(value, DTensor):
+            return super().part(value, held)
+        local = _local(value.detach()) if held is None else held
+        each = -(-value.shape[0] // get_world_size(self._group))  # rows; the last ranks may have fewer, or none
+        first = get_rank(self._group) * each
+        is_mine = self._is_first_copy and local.numel() > 0
+        return Part(tuple(value.shape), (first, *[0] * (value.ndim - 1)), local if is_mine else None)
+
     def moments(self, parameter: Tensor) -> dict[str, Tensor]:
         return {name: self.whole(value) for name, value in moments_of(self.optimizer, parameter).items()}
+
+    def moment_parts(self, parameter: Tensor) -> dict[str, Part]:
+        return {name: self.part(value) for name, value in moments_of(self.optimizer, parameter).items()}
 
     def put_moments(self, parameter: Tensor, moments: dict[str, Tensor]) -> None:
         self.optimizer.state.pop(parameter, None)
@@ -170,6 +183,7 @@ class FSDP2(Engine):
         else:
             mesh = init_device_mesh(device, (self.copies, world // self.copies), mesh_dim_names=("copies", "parts"))
         self._group = mesh.get_group("parts")
+        self._is_first_copy = accelerator.process_index < world // self.copies
         return mesh
 
     def _add_up_copied(self) -> None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.part import Part, whole_part
 from vlmtrain.training.optimizer import moments_of, put_moments
 from vlmtrain.training.step import TrainingStep
 
@@ -71,6 +72,10 @@ class Replicated(Engine):
 
     def moments(self, parameter: Tensor) -> dict[str, Tensor]:
         return moments_of(self.optimizer, parameter)
+
+    def moment_parts(self, parameter: Tensor) -> dict[str, Part]:
+        is_mine = self.accelerator.is_main_process
+        return {name: whole_part(value, is_mine) for name, value in self.moments(parameter).items()}
 
     def put_moments(self, parameter: Tensor, moments: dict[str, Tensor]) -> None:
         put_moments(self.optimizer, parameter, moments)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.training.engines.base import Result
 from vlmtrain.training.engines.deepspeed import DeepSpeed
+from vlmtrain.training.engines.part import Part, flat_part
 
 BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
 
@@ -91,6 +92,15 @@ class Zero3(DeepSpeed):
         all_gather_into_tensor(parts, held.contiguous())
         return parts[: value.ds_numel].view(value.ds_shape)  # type: ignore[attr-defined]
 
+    def part(self, value: Tensor, held: Tensor | None = None) -> Part:
+        held = self.held(value) if held is None else held
+        if not hasattr(value, "ds_tensor"):
+            return super().part(value, held)
+        # the last part is filled up
+        start = held.numel() * self.accelerator.process_index
+        left = max(value.ds_numel - start, 0)  # type: ignore[attr-defined]
+        return flat_part(value.ds_shape, start, held.flatten()[:left])  # type: ignore[attr-defined]
+
     def put(self, value: Tensor, whole: Tensor, held: Tensor | None = None) -> None:
         held = self.held(value) if held is None else held
         held.copy_(self._part(value, whole) if hasattr(value, "ds_tensor") else whole)
@@ -99,6 +109,11 @@ class Zero3(DeepSpeed):
         from deepspeed.utils import safe_get_local_optimizer_state
 
         return self.whole(parameter, safe_get_local_optimizer_state(parameter, moment))
+
+    def moment_part(self, parameter: Tensor, moment: str) -> Part:
+        from deepspeed.utils import safe_get_local_optimizer_state
+
+        return self.part(parameter, safe_get_local_optimizer_state(parameter, moment))
 
     def put_moment(self, parameter: Tensor, moment: str, whole: Tensor) -> None:
         from deepspeed.utils import safe_set_local_optimizer_state
