@@ -1,11 +1,18 @@
 """Every engine is the same training: one process and two ranks, of whatever engine, may take turns."""
 
+import json
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from training_toy import build_trainer, join, last_per_step, read_lines, start
 
+from vlmtrain.faults.comparison import samples_by_step
+from vlmtrain.training.checkpoint import newest_valid, step_of
 from vlmtrain.training.engines import deepspeed
 
 JOB = {"dropout": 0.0, "size": 8, "max_steps": 6, "schedule_steps": 6, "ema": True, "save_every": 2, "eval_norm": True}
@@ -63,6 +70,43 @@ def test_engines_take_turns_in_one_run(alone: Path, tmp_path: Path) -> None:
     for engine, world, until in turns:
         assert join(start(tmp_path, world, engine=engine, **{**JOB, "max_steps": until})) == [0] * world, engine
     assert_same(tmp_path, alone, 1e-6)
+
+
+def kill_at(step: int, folder: Path, ranks: list[BaseProcess]) -> None:
+    """kill -9 for all ranks, at whatever they are doing when that step is in metrics.jsonl."""
+    until, metrics = time.monotonic() + 120, folder / "metrics.jsonl"
+    while not metrics.exists() or not any(line["step"] >= step for line in whole_lines(metrics)):
+        assert time.monotonic() < until and all(rank.is_alive() for rank in ranks), [rank.exitcode for rank in ranks]
+        time.sleep(0.01)
+    for rank in ranks:
+        os.kill(rank.pid or 0, signal.SIGKILL)
+    assert join(ranks) == [-signal.SIGKILL] * len(ranks)
+
+
+def whole_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.slow
+def test_killed_engines_take_turns_in_one_run(tmp_path: Path) -> None:
+    """DDP on two ranks and ZeRO-3 on two, both killed, one process, FSDP2 on four; whole and in parts, also by a
+    thread: the losses and samples of one process that nobody disturbed."""
+    job = {**JOB, "max_steps": 12, "schedule_steps": 12}
+    folder = tmp_path / "turns"
+    kill_at(3, folder, start(folder, 2, engine="ddp", pace=0.1, **job))
+    assert newest_valid(folder / "checkpoints/toy") == folder / "checkpoints/toy/step-00000002"
+    kill_at(7, folder, start(folder, 2, engine="zero3", pace=0.1, in_parts=True, asynchronously=True, **job))
+    newest = newest_valid(folder / "checkpoints/toy")
+    assert newest is not None and 4 <= step_of(newest) <= 6
+    assert join(start(folder, 1, **{**job, "max_steps": step_of(newest) + 3})) == [0]
+    assert join(start(folder, 4, engine="fsdp2", in_parts=True, **job)) == [0] * 4
+    assert join(start(tmp_path / "alone", 1, **job)) == [0]
+    lines, wanted = (last_per_step(whole_lines(each / "metrics.jsonl")) for each in (folder, tmp_path / "alone"))
+    assert lines.keys() == wanted.keys() == set(range(1, 13))
+    for step, line in wanted.items():
+        assert lines[step]["loss"] == pytest.approx(line["loss"], abs=1e-6), step
+    samples = [samples_by_step(each, ".", batch_size=8) for each in (folder, tmp_path / "alone")]
+    assert samples[0] == samples[1] and len(samples[0]) == 12
 
 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero2", "zero3"])

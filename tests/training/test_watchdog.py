@@ -23,7 +23,7 @@ HEAD = """
     import os, re, sys, time
     from pathlib import Path
     from vlmtrain.training.watchdog import Patience, Watchdog
-    patience = Patience(least=1.0, factor=2.0, first={"step": 1.0, "save": 30.0})
+    patience = Patience(least=1.0, factor=2.0, first={"step": 1.0, "save": 30.0, "writing": 30.0})
     count = 0
     def look(rank): return Watchdog(Path("ranks"), rank, 2, patience, lambda: count)
 """
@@ -91,7 +91,8 @@ def test_the_rank_that_waits_names_the_one_that_was_stopped(tmp_path: Path) -> N
 
 
 def test_what_is_slow_and_alive_is_left_alone(tmp_path: Path) -> None:
-    """Steps that vary, a save longer than any limit learned, a phase without limit, a process that is stopped."""
+    """Steps that vary, a save longer than any limit learned, a phase without limit, a process that is stopped; and a
+    thread whose writing was never waited for, but is known to take long."""
     body = """
     with look(0) as watch:
         for step in range(4):
@@ -101,6 +102,10 @@ def test_what_is_slow_and_alive_is_left_alone(tmp_path: Path) -> None:
         time.sleep(0.7)
         with watch.during("save"):
             time.sleep(2.5)
+        for seconds in (0, 0, 0, 2.5):
+            with watch.during("writing"):
+                time.sleep(seconds)
+                watch.learn("writing", 2.0)
         watch.enter("report")
         time.sleep(1.5)
     Path("done").touch()

@@ -41,6 +41,7 @@ from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
 from vlmtrain.training.step import TrainingStep
 from vlmtrain.training.stops import TrainingStopped
+from vlmtrain.training.tensor_file import TensorFile
 from vlmtrain.training.thawing import Thawing
 from vlmtrain.training.trainability import set_trainability
 from vlmtrain.training.trainer import Trainer
@@ -237,7 +238,7 @@ class Broken(Guessing):
         total = loss.totals["guessing"]
         if self.where == "loss":
             return Loss({"guessing": total * float("nan")}, loss.metrics)
-        surrogate = model.connector[0].weight.sum() * 0.0  # type: ignore[index, union-attr]
+        surrogate = model.head["out"].weight.sum() * 0.0  # type: ignore[index, union-attr]  in no unit: whole for all
         surrogate.register_hook(lambda gradient: gradient * float("nan"))
         return Loss({"guessing": total + surrogate}, loss.metrics)
 
@@ -257,6 +258,10 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), **where)
     pace, flip = job.pop("pace", 0.0), job.pop("flip", None)
+    if "stall" in job:
+        _at_file(*job.pop("stall"), partial(_stall, Path(folder)))
+    if "full" in job:
+        _at_file(*job.pop("full"), _refuse)
     job["objective"] = (
         Broken(**job.pop("broken")) if "broken" in job else OBJECTIVES[job.pop("objective", "guessing")]()
     )
@@ -284,6 +289,27 @@ def child(folder: str, rank: int, world: int, port: int, job: dict) -> None:
 
 def _gradients(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.grad.clone() for name, value in parameters.items() if value.grad is not None}
+
+
+def _at_file(step: str, file: str, strike: Callable[[], None]) -> None:
+    """Something happens before this file of this checkpoint is written."""
+    real = TensorFile.write
+
+    def write(content: TensorFile, path: Path) -> None:
+        if path.name == file and any(step in part for part in path.parts):
+            strike()
+        real(content, path)
+
+    TensorFile.write = write  # type: ignore[method-assign]
+
+
+def _stall(folder: Path) -> None:
+    (folder / "stalled").touch()
+    time.sleep(600)
+
+
+def _refuse() -> None:
+    raise OSError("No space left on device")
 
 
 class _Pace:

@@ -59,7 +59,7 @@ class PartFiles(CheckpointFiles):
                     yield file, TensorFile(name, own, state.unchecked(name), _where_they_lie(content))
                 if rank == 0:
                     shapes = {each: part.shape for each, part in content.items()}
-                    yield f"{name}/{SHAPES}", json.dumps(shapes).encode()
+                    yield f"{name}/{SHAPES}", json.dumps(shapes, sort_keys=True).encode()
             elif rank == 0:
                 yield name, content
 
@@ -78,6 +78,6 @@ def _own_values(parts: dict[str, Part]) -> dict[str, Tensor]:
 
 
 def _where_they_lie(parts: dict[str, Part]) -> dict[str, str]:
-    """In the words of torch.distributed.checkpoint."""
+    """In the words of torch.distributed.checkpoint; a single one, since safetensors writes several in any order."""
     offsets = {name: {"saved_offsets": part.offsets} for name, part in parts.items() if part.values is not None}
-    return {"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0", "format": "pt"}
+    return {"DCP_SHARDING_INFO": json.dumps(offsets, sort_keys=True)}
