@@ -46,9 +46,13 @@ def assert_same(folder: Path, alone: Path, tolerance: float) -> None:
             assert float((saved[name].double() - value.double()).abs().max()) < 10 * tolerance, name
 
 
-@pytest.mark.parametrize("engine", ["fsdp2", "zero2", "zero3"])
-def test_parts_are_the_whole_and_no_more(engine: str, alone: Path, tmp_path: Path) -> None:
-    assert join(start(tmp_path, 2, engine=engine, accumulate=2, in_parts=True, **JOB)) == [0, 0]
+@pytest.mark.parametrize(
+    ("engine", "world"),
+    [("fsdp2", 2), ("zero2", 2), ("zero3", 2), pytest.param("fsdp2_copies", 4, marks=pytest.mark.slow)],
+)
+def test_parts_are_the_whole_and_no_more(engine: str, world: int, alone: Path, tmp_path: Path) -> None:
+    """Of two copies of everything only the first is written."""
+    assert join(start(tmp_path, world, engine=engine, accumulate=4 // world, in_parts=True, **JOB)) == [0] * world
     assert_same(tmp_path, alone, 1e-5)
     folder = tmp_path / STEP
     assert read_manifest(folder)["layout"] == "parts" and not list(folder.glob("*.safetensors"))
@@ -113,9 +117,9 @@ def test_a_damaged_part_is_seen(
     newest = newest_valid(folder)
     assert newest is not None and newest.name == "step-00000004"
     (line,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert path.name in line
+    assert file in line
     if file.startswith("connector"):
-        with pytest.raises(ValueError, match=path.name):
+        with pytest.raises(ValueError, match=file):
             load_part(folder / "step-00000006", "connector", ToyModel().connector)
 
 

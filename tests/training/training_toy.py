@@ -53,6 +53,7 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "fsdp2": FSDP2,
     "fsdp2_frozen_whole": partial(FSDP2, shard_frozen=False, reshard_after_forward=False),
     "fsdp2_offload": partial(FSDP2, offload=True),
+    "fsdp2_copies": partial(FSDP2, copies=2),
     "zero1": partial(ZeroWhole, stage=1),
     "zero2": partial(ZeroWhole, stage=2),
     "zero2_offload": partial(ZeroWhole, stage=2, offload=True),

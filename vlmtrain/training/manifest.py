@@ -37,7 +37,7 @@ def find_damage(folder: Path) -> str | None:
         manifest = read_manifest(folder)
         if manifest.get("sha256") != digest_of(manifest):
             return f"{MANIFEST} is not what was written"
-        return next(filter(None, (_damage_of(folder / name, facts) for name, facts in manifest["files"].items())), None)
+        return next(filter(None, (_damage_of(folder, name, facts) for name, facts in manifest["files"].items())), None)
     except (ValueError, OSError) as error:
         return str(error)
 
@@ -62,16 +62,17 @@ def check_file(folder: Path, name: str) -> Path:
     files = read_manifest(folder)["files"]
     if name not in files:
         raise ValueError(f"{folder} holds no {name}; it holds {', '.join(sorted(files))}")
-    damage = _damage_of(folder / name, files[name])
+    damage = _damage_of(folder, name, files[name])
     if damage:
         raise ValueError(f"{folder}: {damage}")
     return folder / name
 
 
-def _damage_of(path: Path, facts: dict[str, Any]) -> str | None:
+def _damage_of(folder: Path, name: str, facts: dict[str, Any]) -> str | None:
+    path = folder / name
     if not path.is_file():
-        return f"{path.name} is missing"
+        return f"{name} is missing"
     size = path.stat().st_size
     if size != facts["bytes"]:
-        return f"{path.name} has {size} bytes, not {facts['bytes']}"
-    return None if sha256_of(path) == facts["sha256"] else f"{path.name} is not what was written (sha256 differs)"
+        return f"{name} has {size} bytes, not {facts['bytes']}"
+    return None if sha256_of(path) == facts["sha256"] else f"{name} is not what was written (sha256 differs)"
