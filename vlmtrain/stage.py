@@ -18,6 +18,7 @@ from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader, Tr
 from vlmtrain.data.quarantine import Quarantine
 from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome
 from vlmtrain.journal import Journal
+from vlmtrain.nn.file_weights import weights_left_in_files
 from vlmtrain.nn.tile_sizes import Squares
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
@@ -77,7 +78,8 @@ class Stage:
         require_agreement(self.accelerator, run.start)
         self.engine: Engine = build(run.distributed["engine"]) or Replicated()
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
-        self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
+        with weights_left_in_files():
+            self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
         self.thawing = Thawing(config["trainable"])
         self.multiples = set_trainability(self.model, self.thawing.at_the_end())  # Update freezes what starts later
@@ -88,7 +90,7 @@ class Stage:
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
             enable_gradient_checkpointing(self.model)
-        self.model.to(self.accelerator.device)
+        self.engine.receive(self.accelerator, self.model)
         self.form = build(config["form"])
         self.transform = self._build_transform()
         max_tiles = max(getattr(self.transform, "max_tiles", 1), max_frames_of(self.form))

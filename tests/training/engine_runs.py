@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -23,7 +25,10 @@ SHORT = ["trainer.batch_size=8", "trainer.threads=1", "optimizer.warmup=0", "opt
 
 
 def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> list[subprocess.Popen[bytes]]:
-    """Each job: {experiment, engine, name, overrides, stage, steps, drops_images}; it gives FOLDER/NAME.json."""
+    """Each job: {experiment, engine, name, overrides, stage, steps, drops_images}; it gives FOLDER/NAME.json.
+
+    With {tells_weights}, without training: FOLDER/NAME.RANK.json, see `tell_weights`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -39,7 +44,7 @@ def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> list[subproce
     return ranks
 
 
-def finish(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout: float = 300.0) -> None:
+def finish(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout: float = 600.0) -> None:
     """AssertionError with what was said where a rank failed or hangs."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline and None in (codes := [rank.poll() for rank in ranks]) and not any(codes):
@@ -69,6 +74,7 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     """A stage, trained to job["steps"], from its newest checkpoint if there is one."""
     import torch
 
+    import vlmtrain.stage
     from vlmtrain.config.check import check
     from vlmtrain.config.compose import compose
     from vlmtrain.run import open_run
@@ -84,10 +90,15 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     ]
     composed = compose([*overrides, *SHORT, f"data.folder={folder / 'scenes'}", *data, *job.get("overrides", [])])
     check(composed)
+    if job.get("loads_whole"):  # as if there were no files to leave weights in
+        vlmtrain.stage.weights_left_in_files = nullcontext  # type: ignore[assignment]
     run = open_run(composed.config, folder / job.get("run", job["name"]))
     run.folder.mkdir(exist_ok=True)
     section = composed.config["stages"][job["stage"]]
     stage = Stage(job["stage"], {**section, "start_from": {}, "evaluation": {}}, run)
+    if job.get("tells_weights"):
+        tell_weights(folder / f"{job['name']}.{os.environ.get('RANK', '0')}.json", stage)
+        return
     rows: list[dict[str, float]] = []
 
     class Told:
@@ -105,6 +116,19 @@ def train(folder: Path, job: dict[str, Any]) -> None:
         (folder / f"{job['name']}.json").write_text(json.dumps(rows))
     del trainer, stage
     torch.set_num_threads(1)
+
+
+def tell_weights(file: Path, stage: Any) -> None:
+    """Format, shape and hash of every parameter and buffer as the first step would find it, put together again."""
+    import torch
+
+    update = stage._update()
+    model, told = update.training_step.model, {}
+    for name, value in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
+        whole = update.engine.whole(value).cpu().contiguous()
+        bits = whole.reshape(-1).view(torch.uint8).numpy().tobytes()
+        told[name] = f"{whole.dtype} {list(whole.shape)} {sha256(bits).hexdigest()}"
+    file.write_text(json.dumps(told))
 
 
 def main(folder: Path, jobs: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from vlmtrain.encoders.taps import Tap, Taps, choose_taps
 from vlmtrain.nn.checkpointing import checkpointed
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.nn.transformers_loading import load_model
 
 HALF = (0.5, 0.5, 0.5)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,7 +41,7 @@ def load_vision_model(
 ) -> PreTrainedModel:
     if source is None or builds_without_weights():
         return AutoModel.from_config(config, dtype=dtype, trust_remote_code=False)
-    return AutoModel.from_pretrained(source, config=config, dtype=dtype, **_where(source, revision))
+    return load_model(AutoModel, source, config, revision, dtype)
 
 
 def cut_to(tap: Tap, model: PreTrainedModel) -> Taps:

@@ -11,7 +11,7 @@ from vlmtrain.language_models.generation import reading_embeddings
 from vlmtrain.language_models.heads import check_head, logit_head
 from vlmtrain.language_models.loading import HeldIn, load_causal, refuse_encoder_decoder
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
-from vlmtrain.language_models.probes import check_generation
+from vlmtrain.language_models.probes import check_generation, try_out
 from vlmtrain.layouts.causal import CausalLayout
 from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.checkpointing import checkpointed
@@ -71,8 +71,11 @@ class CausalLanguageModel(PretrainedLanguageModel):
         # what a folder says on sampling, beams or penalties is not ours: writing is the same every time
         self.model.generation_config = GenerationConfig(do_sample=False, num_beams=1)
         if model.get_input_embeddings().weight.device.type != "meta":
-            check_head(model, logit_head(model))
-            check_generation(model, self.logits, self.generating())
+            try_out(model, self._check)
+
+    def _check(self) -> None:
+        check_head(self.model, logit_head(self.model))
+        check_generation(self.model, self.logits, self.generating())
 
     @property
     def input_layers(self) -> nn.ModuleList:

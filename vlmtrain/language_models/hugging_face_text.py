@@ -20,6 +20,7 @@ from vlmtrain.nn.checkpointing import Checkpointable, checkpointed
 from vlmtrain.nn.pooling import LastPosition, Pooling
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
 from vlmtrain.nn.residual_blocks import residual_blocks
+from vlmtrain.nn.transformers_loading import load_model
 
 NOT_READ = ("pooler", "head")  # behind the states: the dual encoder pools and projects itself
 
@@ -119,9 +120,7 @@ def _load(source: str | None, config: PretrainedConfig, revision: str | None, dt
     if source is None or builds_without_weights():
         model: PreTrainedModel = kind._from_config(config, dtype=dtype)
     else:
-        model = kind.from_pretrained(
-            source, config=config, dtype=dtype, revision=revision, local_files_only=is_local(source)
-        )
+        model = load_model(kind, source, config, revision, dtype)
     if config.is_encoder_decoder:
         model = model.get_encoder()
     for name in NOT_READ:

@@ -16,6 +16,7 @@ from transformers import (
 
 from vlmtrain.language_models.four_bits import REST, four_bit_loading, keep_codes
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
+from vlmtrain.nn.transformers_loading import load_model
 
 Precision = Literal["fp32", "bf16"]
 HeldIn = Literal["fp32", "bf16", "nf4"]
@@ -75,6 +76,8 @@ def _load(
     if source is None or builds_without_weights():
         return auto_class.from_config(config, dtype=dtype, trust_remote_code=False)  # type: ignore[attr-defined]
     _check_architecture(config, architecture, source)
+    if precision != "nf4":
+        return load_model(auto_class, source, config, revision, dtype)
     local = is_local(source)
     model: PreTrainedModel = auto_class.from_pretrained(  # type: ignore[attr-defined]
         str(Path(source).expanduser()) if local else source,
@@ -83,10 +86,9 @@ def _load(
         dtype=dtype,
         local_files_only=local,
         trust_remote_code=False,
-        quantization_config=four_bit_loading() if precision == "nf4" else None,
+        quantization_config=four_bit_loading(),
     )
-    if precision == "nf4":
-        keep_codes(model)
+    keep_codes(model)
     return model
 
 

@@ -1,11 +1,13 @@
 """Sequence packing of a language model that was built without."""
 
+from functools import partial
+
 import torch
 
 from vlmtrain.batch import IGNORED_TARGET
 from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel
-from vlmtrain.language_models.probes import ATTEMPT_FAILED, random_tokens
+from vlmtrain.language_models.probes import ATTEMPT_FAILED, random_tokens, try_out
 from vlmtrain.language_models.rows import PackedSamples
 from vlmtrain.nn.pretrained import builds_without_weights
 
@@ -26,7 +28,7 @@ def with_packing(language_model: LanguageModel, row_length: int = 0) -> Language
         )
     packed = PackedSamples(row_length)
     if not builds_without_weights():
-        _check(language_model, packed)
+        try_out(language_model.model, partial(_check, language_model, packed))
     language_model.rows = packed
     return language_model
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.language_models.heads import positions
 from vlmtrain.language_models.prefix_probe import check_prefix_attention
+from vlmtrain.language_models.probes import try_out
 from vlmtrain.language_models.rows import check_window
 from vlmtrain.nn.prefix_mask import prefix_mask, prefix_of
 
@@ -29,7 +31,7 @@ class PrefixLanguageModel(CausalLanguageModel):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int, terminator: str | None
     ) -> None:
         if model.get_input_embeddings().weight.device.type != "meta":
-            check_prefix_attention(model)
+            try_out(model, partial(check_prefix_attention, model))
         super().adopt(model, tokenizer, max_tokens, terminator)
 
     def in_prefix(self, targets: Tensor) -> Tensor:

@@ -3,16 +3,50 @@
 Which architectures can is not listed anywhere: lists of names go stale, and silently.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from vlmtrain.batch import IGNORED_TARGET
+from vlmtrain.nn.file_weights import is_in_file, take_all_out
+from vlmtrain.nn.residual_blocks import residual_blocks
 
+Found = TypeVar("Found")
+
+FEW = 8  # blocks: more than a period of most hybrids of attention and recurrence
 ATTEMPT_FAILED = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError)
+
+
+def try_out(model: PreTrainedModel, attempt: Callable[[], Found]) -> Found:
+    """What `attempt` finds out about `model`; ValueError where it does not do what is needed.
+
+    Of weights that lie in their files still, the first few blocks are tried, in the format that they have there: else
+    every process would read all of a large model.  What is refused so, gets all of its blocks in the format asked for.
+    """
+    if not any(is_in_file(parameter) for parameter in model.parameters()):
+        return attempt()
+    try:
+        with _first_blocks(model):
+            return attempt()
+    except ATTEMPT_FAILED:
+        take_all_out(model, torch.device("cpu"))
+        return attempt()
+
+
+@contextmanager
+def _first_blocks(model: PreTrainedModel) -> Iterator[None]:
+    """A block in which the model ends earlier."""
+    stacks = (model.get_encoder(), model.get_decoder()) if model.config.is_encoder_decoder else (model,)
+    with ExitStack() as stack:
+        for each in stacks:
+            blocks = residual_blocks(each)
+            stack.callback(blocks.extend, list(blocks[FEW:]))
+            del blocks[FEW:]
+        yield
 
 
 @torch.no_grad()
@@ -33,7 +67,7 @@ def check_generation(
         error, gap = failure, float("inf")
     finally:
         model.train(was_training)
-    if gap > (1e-3 if _weight(model).dtype == torch.float32 else 0.1):
+    if not gap <= (1e-3 if _weight(model).dtype == torch.float32 else 0.1):  # what overflows is no number
         told = f"it fails ({error})" if error else f"its logits are off by {gap:.1%} of the largest"
         raise ValueError(
             f"{type(model).__name__} cannot be used: continuing two embedded prompts of different length with its "

@@ -1,6 +1,7 @@
 """Encoder-decoders of transformers behind the LanguageModel seam."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 
 import torch
@@ -12,6 +13,7 @@ from vlmtrain.language_models.base import LanguageModel
 from vlmtrain.language_models.heads import seq2seq_head, shrinks_states
 from vlmtrain.language_models.loading import HeldIn, load_seq2seq, refuse_decoder_only
 from vlmtrain.language_models.pretrained import PretrainedLanguageModel, find_tokenizer
+from vlmtrain.language_models.probes import try_out
 from vlmtrain.layouts.seq2seq import Seq2SeqLayout
 from vlmtrain.nn.autocast import in_own_precision
 from vlmtrain.nn.checkpointing import checkpointed
@@ -80,7 +82,7 @@ class Seq2SeqLanguageModel(PretrainedLanguageModel):
             do_sample=False, num_beams=1, decoder_start_token_id=self._start_id
         )
         has_weights = model.get_input_embeddings().weight.device.type != "meta"
-        self._shrinks_states = has_weights and shrinks_states(model)
+        self._shrinks_states = has_weights and try_out(model, partial(shrinks_states, model))
 
     @property
     def input_layers(self) -> nn.ModuleList:

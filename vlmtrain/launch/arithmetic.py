@@ -1,6 +1,7 @@
 """How much a step computes, counted on a real batch: what runs of different parts are given equal amounts of."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def count_arithmetic(config: dict[str, Any]) -> dict[str, int]:
 
 
 def _count(name: str, section: dict[str, Any], run: RunContext) -> int:
-    stage = Stage(name, section, run)
+    stage = Stage(name, section, replace(run, distributed={**run.distributed, "engine": None}))  # with whole weights
     plan = LoadingPlan(run.seed, section["trainer"]["batch_size"], max_steps=1, together=stage.data.together)
     loader = StepLoader(stage.data.train, stage.form, stage.transform, stage.collator, plan)
     step = TrainingStep(stage.model, stage.objective)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vlmtrain.nn.adapters import mark_adapter, measure_after_hand_over
+from vlmtrain.nn.file_weights import formats_as_asked
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -45,7 +46,8 @@ def with_lora(
     choices = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, use_dora=dora, bias="none"
     )
-    inject_adapter_in_model(choices, inner)
+    with formats_as_asked(inner):  # adapters are drawn, and rounded, in the format of the weight beside them
+        inject_adapter_in_model(choices, inner)
     for module in list(inner.modules()):
         if isinstance(module, BaseTunerLayer):
             _prepare(module)

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from vlmtrain.nn.file_weights import set_format
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -26,7 +28,7 @@ def set_weight_precision(model: nn.Module, precision: Literal["fp32", "bf16"]) -
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            set_format(parameter, torch.float32)
     for component in model.children():
         parameters = list(component.parameters())
         if precision == "bf16" and parameters and not any(parameter.requires_grad for parameter in parameters):
@@ -41,4 +43,4 @@ def _lower(component: nn.Module) -> None:
         for parameter in part.parameters(recurse=False):
             is_scalar = parameter.dim() == 0  # a temperature costs nothing, and is read exactly
             if parameter.is_floating_point() and not is_scalar:
-                parameter.data = parameter.data.to(torch.bfloat16)
+                set_format(parameter, torch.bfloat16)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vlmtrain.nn.adapters import adapter_names, has_frozen_base, plain_names
+from vlmtrain.nn.file_weights import overwrite
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.part import Part
@@ -221,7 +222,7 @@ def copy_tensors(origin: Path, saved: dict[str, Tensor], own: dict[str, Tensor])
     matched = match_shapes(origin, saved, {name: value.shape for name, value in own.items()})
     with torch.no_grad():
         for name in matched:
-            own[name].copy_(saved[name])
+            overwrite(own[name], saved[name])
     return matched
 
 

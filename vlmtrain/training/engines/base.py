@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vlmtrain.nn.file_weights import take_all_out
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.part import Part, whole_part
 from vlmtrain.training.step import TrainingStep
@@ -19,15 +20,22 @@ Result = TypeVar("Result")
 class Engine(ABC):
     """Everything a step asks of the way it is spread over processes; the step itself asks nothing else.
 
-    First `lay_out`, then an optimizer is made over the parameters as they are then, then `start`.  What a rank holds of
-    a tensor may be a part; `whole` and `put` go between the part and the whole, and all ranks call them alike.
-    Gradients are sums over ranks.
+    First `receive`, then `lay_out`, then an optimizer is made over the parameters as they are then, then `start`.  What
+    a rank holds of a tensor may be a part; `whole` and `put` go between the part and the whole, and all ranks call them
+    alike.  Gradients are sums over ranks.
     """
 
     needs_all_ranks: bool = False  # weights are in parts: whoever looks at the model looks together with all ranks
     accelerator: Accelerator
     step: TrainingStep
     optimizer: Optimizer
+
+    def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
+        """A model that was just built, whose pretrained weights may lie in their files still (nn.file_weights).
+
+        Who keeps weights in parts leaves them there, so that no process ever holds all of them.
+        """
+        take_all_out(model, accelerator.device)
 
     def lay_out(self, accelerator: Accelerator, step: TrainingStep) -> None:
         """Put the weights where they will be, as far as that comes before the optimizer."""

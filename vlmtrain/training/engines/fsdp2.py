@@ -13,11 +13,13 @@ from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from vlmtrain.nn.file_weights import take_out
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine, Result
 from vlmtrain.training.engines.part import Part
 from vlmtrain.training.engines.process_group import require_process_group
+from vlmtrain.training.engines.taking_apart import fill, put_stand_ins
 from vlmtrain.training.optimizer import moments_of
 from vlmtrain.training.step import TrainingStep
 
@@ -48,6 +50,9 @@ class FSDP2(Engine):
         self.copies = copies
         self._is_laid_out = False
 
+    def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
+        return
+
     def lay_out(self, accelerator: Accelerator, step: TrainingStep) -> None:
         super().lay_out(accelerator, step)
         mesh = self._build_mesh(accelerator)
@@ -59,6 +64,9 @@ class FSDP2(Engine):
             or not parameter.is_floating_point()
             or not (parameter.requires_grad or self.shard_frozen)
         }
+        for parameter in left:
+            take_out(parameter, accelerator.device)
+        waiting = put_stand_ins(step, left)
         is_on_gpu = accelerator.device.type == "cuda"
         policy = CPUOffloadPolicy(pin_memory=is_on_gpu) if self.offload else OffloadPolicy()
         for unit in find_units(step.model):
@@ -72,8 +80,10 @@ class FSDP2(Engine):
                 )
         self._root = fully_shard(step, mesh=mesh, offload_policy=policy, ignored_params=left)
         self._root.set_reduce_scatter_unused_params(True)  # a rank whose batch leaves a part out goes along
-        if self.offload:
-            _move_sharded(step, torch.device("cpu"))
+        fill(step, waiting, self._parts, self._part, torch.device("cpu") if self.offload else accelerator.device)
+        # FSDP finds now where the parts lie, and fills them up to one length, before others remember where that was;
+        # later it would take the first module that runs for the root of all, and that could be a unit
+        self._root._get_fsdp_state()._lazy_init()
         self._is_laid_out = True
 
     def start(self, accelerator: Accelerator, step: TrainingStep, optimizer: Optimizer) -> None:
@@ -119,8 +129,6 @@ class FSDP2(Engine):
         self.optimizer.zero_grad(set_to_none=True)
 
     def inside(self, function: Callable[[], Result]) -> Result:
-        # FSDP takes the first module that runs for the root of all, and here that could be a unit
-        self._root._get_fsdp_state()._lazy_init()
         self._root.unshard()
         try:
             return function()
@@ -142,7 +150,7 @@ class FSDP2(Engine):
 
     def put(self, value: Tensor, whole: Tensor, held: Tensor | None = None) -> None:
         target = self.held(value) if held is None else held
-        target.copy_(self._part(value, whole))
+        target.copy_(self._part_of(value, whole))
 
     def part(self, value: Tensor, held: Tensor | None = None) -> Part:
         if not isinstance(value, DTensor):
@@ -184,6 +192,7 @@ class FSDP2(Engine):
             mesh = init_device_mesh(device, (self.copies, world // self.copies), mesh_dim_names=("copies", "parts"))
         self._group = mesh.get_group("parts")
         self._is_first_copy = accelerator.process_index < world // self.copies
+        self._parts, self._part = mesh["parts"].size(), mesh.get_local_rank("parts")
         return mesh
 
     def _add_up_copied(self) -> None:
@@ -201,7 +210,7 @@ class FSDP2(Engine):
             all_reduce(parameter.grad)
             parameter.grad /= self.accelerator.num_processes
 
-    def _part(self, value: Tensor, whole: Tensor) -> Tensor:
+    def _part_of(self, value: Tensor, whole: Tensor) -> Tensor:
         if not isinstance(value, DTensor):
             return whole
         device = value.device_mesh.device_type
@@ -211,7 +220,7 @@ class FSDP2(Engine):
         """A new tensor laid out like a parameter; counters of steps stay as they are."""
         if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
             return whole.to(_local(parameter).device, copy=True)
-        part = self._part(parameter, whole).to(_local(parameter).device, copy=True)
+        part = self._part_of(parameter, whole).to(_local(parameter).device, copy=True)
         mesh, placements = parameter.device_mesh, parameter.placements
         return DTensor.from_local(part, mesh, placements, shape=parameter.shape, stride=parameter.stride())
 
@@ -233,9 +242,3 @@ def _split(group: dict[str, object]) -> Iterator[dict[str, object]]:
         if chosen:
             names, parameters = zip(*chosen, strict=True)
             yield {**group, "params": list(parameters), "names": list(names)}
-
-
-def _move_sharded(step: nn.Module, device: torch.device) -> None:
-    for parameter in step.parameters():
-        if isinstance(parameter, DTensor):
-            parameter.data = parameter.data.to(device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed import all_gather_into_tensor
 from torch.optim import Optimizer
 
+from vlmtrain.nn.file_weights import take_out
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.training.engines.base import Result
 from vlmtrain.training.engines.deepspeed import DeepSpeed
@@ -24,6 +25,11 @@ class Zero3(DeepSpeed):
     """
 
     needs_all_ranks = True
+
+    def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # averages and an optimizer are made of these before they lie in parts
+                take_out(parameter, accelerator.device)
 
     def _initialize(self, accelerator: Accelerator, root: nn.Module, optimizer: Optimizer) -> None:
         from deepspeed.runtime.zero import register_external_parameter
@@ -45,11 +51,12 @@ class Zero3(DeepSpeed):
         """They have one axis while it takes the weights apart, and none when they are whole again."""
         from deepspeed.runtime.zero import Init
 
-        root.to(self.accelerator.device)
+        for buffer in root.buffers():
+            buffer.data = buffer.data.to(self.accelerator.device)
         scalars = [parameter for parameter in root.parameters() if parameter.ndim == 0]
         for parameter in scalars:
             parameter.data = parameter.data.view(1)
-        Init(module=root, config_dict_or_path=config)
+        Init(module=_TakenOutInTurn(root, self.accelerator.device), config_dict_or_path=config)
         for parameter in scalars:
             parameter.ds_shape = torch.Size(())  # type: ignore[attr-defined]
         yield
@@ -133,3 +140,18 @@ class Zero3(DeepSpeed):
         flat = torch.zeros(size * self.accelerator.num_processes, dtype=whole.dtype, device=whole.device)
         flat[: whole.numel()] = whole.flatten()
         return flat.narrow(0, size * self.accelerator.process_index, size)
+
+
+class _TakenOutInTurn(nn.Module):
+    """For DeepSpeed, which takes a weight apart before it asks for the next one: so only one is whole at a time."""
+
+    def __init__(self, root: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.root = root
+        self.device = device
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        for parameter in self.root.parameters(recurse):
+            if not hasattr(parameter, "ds_tensor"):
+                take_out(parameter, self.device)
+            yield parameter
