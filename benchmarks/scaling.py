@@ -116,7 +116,7 @@ def paper() -> dict[str, Any]:
 def published_work(name: str, stage: dict[str, Any], samples: int) -> Work:
     """Arithmetic from parameters and positions: 2 operations a parameter forward, 4 more backward where it trains, 2
     where gradient only passes."""
-    parts = {part.name: part for part in list_part_costs(build_on_meta(stage), "bf16")}
+    parts = {part.name: part for part in list_part_costs(build_on_meta(stage))}
     trained = sum(part.trainable for part in parts.values())
     weights = sum(part.parameters for part in parts.values())
     flops = 2.0 * parts["encoder"].parameters * PATCHES
@@ -136,7 +136,7 @@ def _compose(experiment: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _work(stage: dict[str, Any], samples: int, flops: int) -> Work:
-    parts = list_part_costs(build_on_meta(stage), "fp32")
+    parts = list_part_costs(build_on_meta(stage))
     trained = sum(part.trainable for part in parts)
     return Work(samples, flops / samples, FP32 * trained, FP32 * sum(part.parameters for part in parts))
 

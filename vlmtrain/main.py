@@ -83,7 +83,7 @@ def resolve(typed: Typed) -> dict[str, Any]:
     """The one configuration that this command line means, found right."""
     overrides = list(typed.overrides)
     if world_size() > 1:  # torchrun has decided how many we are
-        overrides += ["distributed=ddp", f"distributed.num_processes={world_size()}"]
+        overrides = ["distributed=ddp", *overrides, f"distributed.num_processes={world_size()}"]  # an engine typed wins
     composed = compose(overrides, typed.config_dirs)
     check(composed)
     return composed.config

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmtrain.config.build import build
 from vlmtrain.config.location import conf_folder
 from vlmtrain.config.overrides import typed_command
 from vlmtrain.report.end_report import EndReport
@@ -14,10 +15,11 @@ from vlmtrain.report.sample_page import PageHeading
 from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSummary
 from vlmtrain.report.summary_json import RunSummary, StageSummary, find_git_revision, find_versions
 from vlmtrain.results import StageResult
-from vlmtrain.shapes import build_on_meta
+from vlmtrain.shapes import build_on_meta, estimate_stage
 from vlmtrain.training.checkpoint import EVERYTHING
-from vlmtrain.training.costs import estimate_memory, list_part_costs
+from vlmtrain.training.costs import list_part_costs
 from vlmtrain.training.precision import resolve_precision
+from vlmtrain.training.sharing import Sharing
 
 CAPTIONING = "vlmtrain.data.forms.captioning.Captioning"
 OTHER_SCALES = {
@@ -31,14 +33,13 @@ def describe_start(config: dict[str, Any], folder: Path, data: dict[str, Any], d
     """What will be trained, from what, on what; models are only shapes here."""
     parts: dict[str, PartLine] = {}
     stages: list[StageLine] = []
-    memory = 0
+    memory, processes = 0, config["distributed"]["num_processes"]
+    engine = build(config["distributed"]["engine"])
+    sharing = Sharing() if engine is None else engine.sharing(processes)
     for name, section in config["stages"].items():
-        settings = section["trainer"]
-        precision = resolve_precision(settings["precision"])
         model = build_on_meta(section)
-        costs = list_part_costs(model, precision)
-        micro = settings["batch_size"] // (settings["accumulate"] * config["distributed"]["num_processes"])
-        memory = max(memory, estimate_memory(model, precision, micro, settings["gradient_checkpointing"]).total)
+        costs = list_part_costs(model)
+        memory = max(memory, estimate_stage(model, section, processes, sharing).total)
         for cost in costs:
             earlier = parts.get(cost.name)
             if earlier is None or earlier.trainable < cost.trainable:
@@ -106,6 +107,7 @@ def summarize(config: dict[str, Any], results: list[StageResult]) -> RunSummary:
         device=name_device(),
         num_processes=config["distributed"]["num_processes"],
         engine=name_engine(config["distributed"]),
+        engine_reason=config["distributed"].get("reason"),
         versions=find_versions(),
         git_revision=find_git_revision(),
     )

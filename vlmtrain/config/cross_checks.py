@@ -19,7 +19,7 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
     if not stages:
         yield Fault("experiment", "nothing to train", "choose one: experiment=blip2_opt")
     processes = config["distributed"]["num_processes"]
-    if processes > 1 and config["distributed"]["engine"] is None:
+    if processes > 1 and not (config["distributed"]["engine"] or config["distributed"]["first_that_fits"]):
         yield Fault("distributed", f"num_processes is {processes}, and there is no engine", "add distributed=ddp")
     yield from _check_launcher(config["launcher"], processes)
     phases = make_defaults(DistributedConfig)["hang_limits"]

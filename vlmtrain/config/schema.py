@@ -88,6 +88,15 @@ class DistributedConfig:
     engine: dict[str, Any] | None = option(
         None, "how they share weights and gradients: a _target_ node; null: one process", also=("strategy",)
     )
+    first_that_fits: dict[str, Any] | None = option(
+        None,
+        "where engine is null: name -> a _target_ node, fastest first; chosen before processes start",
+        also=("auto",),
+    )
+    memory_gigabytes: float | None = option(
+        None, "of a process's device, for first_that_fits; null: what this machine has", above=0
+    )
+    reason: str | None = option(None, "why this engine was chosen; written by vlmtrain into config.yaml")
     hang_seconds: float | None = option(
         60.0, "a phase that takes longer, and hang_factor times its longest, ends the run; null: nobody looks", above=0
     )

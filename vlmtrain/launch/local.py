@@ -9,6 +9,7 @@ from vlmtrain.config.stored import CONFIG_FILE, find_differences, read_config
 from vlmtrain.launch.processes import run_processes
 from vlmtrain.launch.rank import run_rank, watch_launcher
 from vlmtrain.launch.run_folder import choose_folder, has_work, open_folder
+from vlmtrain.launch.settling import settle
 from vlmtrain.training.run_lock import RunLock
 
 PATIENCE_SECONDS = 120.0
@@ -23,7 +24,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
     if not has_work(choice, config, start_fresh):
         return 0
     with RunLock(choice.folder):
-        open_folder(choice, config)
+        open_folder(choice, settle(config, choice.folder))
         processes = config["distributed"]["num_processes"]
         if processes == 1:
             return run_rank(choice.folder, with_traceback)
@@ -44,7 +45,7 @@ def _join(config: dict[str, Any], start_fresh: bool, with_traceback: bool) -> in
     if os.environ["RANK"] == "0":
         choice = choose_folder(config, start_fresh)
         with RunLock(choice.folder):
-            open_folder(choice, config)
+            open_folder(choice, settle(config, choice.folder))
             return run_rank(choice.folder, with_traceback)
     folder = Path(config["run_dir"]).expanduser()
     _wait_for(folder, config)

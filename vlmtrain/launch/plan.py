@@ -2,46 +2,55 @@
 
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vlmtrain.config.build import build
+from vlmtrain.config.location import conf_folder
+from vlmtrain.launch.fitting import choose
+from vlmtrain.launch.settling import is_open
 from vlmtrain.report.start_summary import format_bytes, format_count
-from vlmtrain.shapes import build_on_meta
-from vlmtrain.training.costs import MASTER_BYTES, MemoryCost, PartCost, estimate_memory, list_part_costs
-from vlmtrain.training.precision import resolve_precision
+from vlmtrain.shapes import build_on_meta, estimate_stage
+from vlmtrain.training.costs import MASTER_BYTES, MemoryCost, PartCost, list_part_costs
+from vlmtrain.training.engines.base import Engine
+from vlmtrain.training.engines.replicated import Replicated
+
+# whole: what is put together of parts while a step runs; acts: activations, within a factor of two
+COLUMNS = ("total", "weights", "grads", "Adam", "whole", "acts", "on CPU")
 
 
 def plan(config: dict[str, Any]) -> int:
     """Prints parts, memory, steps, samples and disk of every stage."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text(f"{config['experiment']} at scale {config['scale']}", style="bold"))
-    disk = 0
+    disk, processes = 0, config["distributed"]["num_processes"]
+    sharings = {name: engine.sharing(processes) for name, engine in _list_engines(config["distributed"]).items()}
     for name, stage in config["stages"].items():
         model = build_on_meta(stage)
-        precision = resolve_precision(stage["trainer"]["precision"])
-        parts = list_part_costs(model, precision)
-        processes = config["distributed"]["num_processes"]
-        micro_batch = stage["trainer"]["batch_size"] // (stage["trainer"]["accumulate"] * processes)
-        memory = estimate_memory(model, precision, micro_batch, stage["trainer"]["gradient_checkpointing"])
-        disk += _show_stage(console, name, stage, parts, memory, processes)
+        disk += _show_stage(console, name, stage, list_part_costs(model), processes)
+        costs = {engine: estimate_stage(model, stage, processes, sharing) for engine, sharing in sharings.items()}
+        console.print(_draw_memory(costs, processes))
     console.print(f"disk, all stages: about {format_bytes(disk)} of checkpoints")
+    if is_open(config["distributed"]):
+        console.print(f"distributed=auto: {_foretell(config)}")
     return 0
 
 
-def _show_stage(
-    console: Console, name: str, stage: dict[str, Any], parts: list[PartCost], memory: MemoryCost, processes: int
-) -> int:
+def _foretell(config: dict[str, Any]) -> str:
+    try:
+        return str(choose(config)["reason"])
+    except ValueError as error:
+        return str(error)
+
+
+def _show_stage(console: Console, name: str, stage: dict[str, Any], parts: list[PartCost], processes: int) -> int:
     trainer = stage["trainer"]
     total, trainable = sum(part.parameters for part in parts), sum(part.trainable for part in parts)
     console.print()
     console.print(_draw_parts(name, stage, parts))
     console.print(f"  {format_count(total)} parameters, {format_count(trainable)} trainable ({trainable / total:.2%})")
-    words = (
-        f"weights {format_bytes(memory.weights)} + gradients {format_bytes(memory.gradients)} + Adam "
-        f"{format_bytes(memory.optimizer)} + activations roughly {format_bytes(memory.activations)}"
-    )
-    console.print(f"  memory per process {format_bytes(memory.total)}: {words}")
     samples = trainer["max_steps"] * trainer["batch_size"]
     micro = trainer["batch_size"] // (trainer["accumulate"] * processes)
     cut = f"{processes} process(es) x {trainer['accumulate']} micro-batch(es) of {micro}"
@@ -56,6 +65,31 @@ def _show_stage(
     disk = checkpoint * (trainer["keep_checkpoints"] + 1)  # one more while the next is being written
     console.print(f"  a checkpoint is {format_bytes(checkpoint)}; up to {format_bytes(disk)} on disk")
     return disk
+
+
+def _list_engines(distributed: dict[str, Any]) -> dict[str, Engine]:
+    """What can share so many processes' memory, by the names of conf/distributed; the configured one first."""
+    own, others = distributed["engine"], distributed["first_that_fits"] or {}
+    nodes = {"as configured": own} if own else dict(others)
+    if distributed["num_processes"] == 1 and not nodes:
+        return {"one process": Replicated()}
+    for file in sorted((conf_folder() / "distributed").glob("*.yaml")):
+        node = yaml.safe_load(file.read_text(encoding="utf-8")).get("engine")
+        if node and node not in nodes.values():
+            nodes[file.stem] = node
+    return {name: build(node) for name, node in nodes.items() if node}
+
+
+def _draw_memory(costs: dict[str, MemoryCost], processes: int) -> Table:
+    """A row for each engine, a column for each thing that takes memory."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(f"  memory, one of {processes}", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, cost in costs.items():
+        numbers = (cost.total, cost.weights, cost.gradients, cost.optimizer, cost.gathered, cost.activations)
+        table.add_row(f"  {name}", *(format_bytes(number) if number else "" for number in (*numbers, cost.offloaded)))
+    return table
 
 
 def _draw_parts(name: str, stage: dict[str, Any], parts: list[PartCost]) -> Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmtrain.launch.run_folder import choose_folder, has_work, open_folder, say
+from vlmtrain.launch.settling import settle
 from vlmtrain.launch.slurm_script import write_script
 from vlmtrain.training.run_lock import who_holds
 
@@ -27,7 +28,7 @@ def launch(config: dict[str, Any], start_fresh: bool = False, with_traceback: bo
         raise ValueError(f"{folder} is in use by {holder}; wait for it, or give another folder with run_dir=")
     if not has_work(choice, config, start_fresh):
         return 0
-    open_folder(choice, config)
+    open_folder(choice, settle(config, folder))
     scripts = _write_scripts(config, folder)
     if config["launcher"]["dry_run"]:
         say(f"written, not submitted: sbatch {', sbatch '.join(map(str, scripts))}")

@@ -51,6 +51,7 @@ class RunSummary:
     device: str = ""
     num_processes: int = 1
     engine: str | None = None  # how they shared weights and gradients; None: one process
+    engine_reason: str | None = None  # where it was chosen by distributed=auto
     resumed: int = 0  # how often
     versions: Mapping[str, str] = field(default_factory=dict)
     git_revision: str | None = None

@@ -1,13 +1,21 @@
 """What a stage takes: parameters by part (exact), bytes of memory and disk (weights exact, activations roughly)."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import nn
 
+from vlmtrain.nn.wrapping import find_units
+from vlmtrain.training.sharing import Gathered, Sharing
+
 BYTES = {"fp32": 4, "bf16": 2}
+FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 MASTER_BYTES = 4  # trained weights, their gradients and each of Adam's two moments are fp32
 KEPT_PER_OUTPUT = 2.0  # activations that backward keeps per output of a linear layer: norms, activation functions, ...
+UNITS_AT_ONCE = 2  # the one that runs, and the next one, which is on its way
 
 
 @dataclass(frozen=True)
@@ -18,51 +26,103 @@ class PartCost:
     source: str
     parameters: int
     trainable: int
-    precision: str
+    precision: str  # of most of its weights: "bf16", "bf16, fp32" where adapters beside frozen ones train
 
 
 @dataclass(frozen=True)
 class MemoryCost:
-    """Bytes of one process."""
+    """Bytes of one process: of its device, and of the CPU where things are offloaded to it."""
 
     weights: int
     gradients: int
-    optimizer: int
+    optimizer: int  # two moments; averages and master weights where there are some
     activations: int  # rough: within a factor of two
+    gathered: int = 0  # weights and gradients that lie in parts, as far as they are whole while a step runs
+    offloaded: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.gathered
 
 
-def list_part_costs(model: nn.Module, precision: Literal["fp32", "bf16"]) -> list[PartCost]:
-    """The parts in order, each parameter counted once.  Wholly frozen parts are held in `precision`, others in fp32."""
+def list_part_costs(model: nn.Module) -> list[PartCost]:
+    """The parts in order, each parameter counted once, in the formats that they have."""
     seen: set[int] = set()
     costs = []
     for name, child in model.named_children():
         parameters = [parameter for parameter in child.parameters() if id(parameter) not in seen]
         seen.update(id(parameter) for parameter in parameters)
         if parameters:
-            trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-            total = sum(parameter.numel() for parameter in parameters)
-            source = getattr(child, "source", "random")
-            costs.append(PartCost(name, str(source), total, trainable, "fp32" if trainable else precision))
+            costs.append(_cost_of(name, str(getattr(child, "source", "random")), parameters))
     own = list(model.parameters(recurse=False))
-    if own:
-        trainable = sum(parameter.numel() for parameter in own if parameter.requires_grad)
-        costs.append(PartCost("heads", "random", sum(parameter.numel() for parameter in own), trainable, "fp32"))
-    return costs
+    return [*costs, _cost_of("heads", "random", own)] if own else costs
 
 
 def estimate_memory(
-    model: nn.Module, precision: Literal["fp32", "bf16"], micro_batch: int, is_checkpointing: bool = False
+    model: nn.Module,
+    precision: Literal["fp32", "bf16"],
+    micro_batch: int,
+    is_checkpointing: bool = False,
+    sharing: Sharing | None = None,
+    has_average: bool = False,
 ) -> MemoryCost:
-    """Bytes of weights, gradients, Adam's moments and activations of one process that trains `micro_batch` samples."""
-    parts = list_part_costs(model, precision)
-    trainable = sum(part.trainable for part in parts)
-    weights = sum(part.parameters * BYTES[part.precision] for part in parts)
-    activations = _count_kept(model, is_checkpointing) * micro_batch * BYTES[precision]
-    return MemoryCost(weights, MASTER_BYTES * trainable, 2 * MASTER_BYTES * trainable, int(activations))
+    """What one process takes that trains `micro_batch` samples, sharing the rest as `sharing` says.
+
+    `model` has its formats already; `precision` is that of activations.
+    """
+    sharing = sharing or Sharing()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    numbers = sum(parameter.numel() for parameter in trained)
+    in_bytes = MASTER_BYTES * numbers
+    buffer = MASTER_BYTES * min(sharing.buffered, numbers)
+    weights = in_bytes // sharing.trained + size_of(frozen) // sharing.frozen
+    gradients = in_bytes // sharing.gradients
+    moments = (2 + sharing.has_masters) * in_bytes // sharing.moments
+    average = in_bytes // sharing.trained if has_average else 0
+    activations = int(_count_kept(model, is_checkpointing) * micro_batch * BYTES[precision])
+    resting = {"weights": weights, "gradients": gradients, "moments": moments}
+    here = {name: 0 if name in sharing.offloads else value for name, value in resting.items()}
+    return MemoryCost(
+        weights=here["weights"],
+        gradients=here["gradients"] + buffer,
+        optimizer=here["moments"] + average,
+        activations=activations,
+        gathered=_gathered(model, sharing),
+        offloaded=sum(resting.values()) - sum(here.values()),
+    )
+
+
+def size_of(parameters: Iterable[nn.Parameter]) -> int:
+    """Bytes."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def _cost_of(name: str, source: str, parameters: list[nn.Parameter]) -> PartCost:
+    counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    for parameter in parameters:
+        counts[parameter.requires_grad][FORMATS[parameter.dtype]] += parameter.numel()
+    spelled = dict.fromkeys(count.most_common(1)[0][0] for count in counts.values() if count)
+    return PartCost(
+        name, source, counts[False].total() + counts[True].total(), counts[True].total(), ", ".join(spelled)
+    )
+
+
+def _gathered(model: nn.Module, sharing: Sharing) -> int:
+    """Bytes of weights, and of gradients before they are shared out, that are whole while a step runs."""
+    if sharing.gathered is Gathered.NOTHING:
+        return 0
+    in_parts = {id(each): each for each in model.parameters() if (each.requires_grad or sharing.frozen > 1)}
+    units = [
+        [in_parts.pop(id(each)) for each in unit.parameters() if id(each) in in_parts] for unit in find_units(model)
+    ]
+    outside = list(in_parts.values())
+    at_once = (
+        sorted(map(size_of, units))[-UNITS_AT_ONCE:] if sharing.gathered is Gathered.UNITS else map(size_of, units)
+    )
+    trained = [[each for each in group if each.requires_grad] for group in (outside, *units)]
+    gradients = size_of(trained[0]) + max(map(size_of, trained[1:]), default=0)
+    return size_of(outside) + sum(at_once) + gradients
 
 
 def _count_kept(model: nn.Module, is_checkpointing: bool) -> float:

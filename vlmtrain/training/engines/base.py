@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from vlmtrain.nn.file_weights import take_all_out
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.part import Part, whole_part
+from vlmtrain.training.sharing import Sharing
 from vlmtrain.training.step import TrainingStep
 
 Result = TypeVar("Result")
@@ -36,6 +37,10 @@ class Engine(ABC):
         Who keeps weights in parts leaves them there, so that no process ever holds all of them.
         """
         take_all_out(model, accelerator.device)
+
+    def sharing(self, num_processes: int) -> Sharing:
+        """What of it each of so many processes would hold; asked of engines that never run."""
+        return Sharing()
 
     def lay_out(self, accelerator: Accelerator, step: TrainingStep) -> None:
         """Put the weights where they will be, as far as that comes before the optimizer."""

@@ -16,8 +16,10 @@ from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine, Result
 from vlmtrain.training.engines.part import Part, flat_part, whole_part
 from vlmtrain.training.engines.process_group import require_process_group
+from vlmtrain.training.sharing import Sharing
 from vlmtrain.training.step import TrainingStep
 
+BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
 LEFT_OUT = "ds_optim_param"  # what has it, DeepSpeed does not broadcast
 AGE, MOMENTS = "step", ("exp_avg", "exp_avg_sq")  # torch's AdamW calls them so
 
@@ -34,6 +36,15 @@ class DeepSpeed(Engine):
     def __init__(self, offload: bool = False) -> None:
         self.offload = offload
         self._ages: dict[int, float] = {}
+
+    @property
+    def offloads(self) -> frozenset[str]:
+        return frozenset({"moments"} if self.offload else ())
+
+    @property
+    def bucket(self) -> int:
+        """Numbers of the buffer that gradients are reduced from, which is made at once: no more than there are."""
+        return min(BUCKET, sum(parameter.numel() for parameter in self.step.parameters() if parameter.requires_grad))
 
     @abstractmethod
     def zero_config(self) -> dict[str, Any]:
@@ -193,6 +204,15 @@ class ZeroWhole(DeepSpeed):
             raise ValueError(f"distributed.engine.stage is {stage}; 1 and 2 hold whole weights, 3 is deepspeed_zero3")
         self.stage = stage
 
+    def sharing(self, num_processes: int) -> Sharing:
+        return Sharing(
+            gradients=num_processes if self.stage == 2 else 1,
+            moments=num_processes,
+            buffered=BUCKET,
+            has_masters=True,
+            offloads=self.offloads,
+        )
+
     def start(self, accelerator: Accelerator, step: TrainingStep, optimizer: Optimizer) -> None:
         step.to(accelerator.device)
         if self.deepspeed is None:
@@ -201,7 +221,7 @@ class ZeroWhole(DeepSpeed):
         super().start(accelerator, step, optimizer)
 
     def zero_config(self) -> dict[str, Any]:
-        return {"stage": self.stage}
+        return {"stage": self.stage, "reduce_bucket_size": self.bucket}
 
     def norm(self) -> Tensor:
         return torch.as_tensor(self.zero.scaled_global_norm())

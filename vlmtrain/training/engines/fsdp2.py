@@ -21,6 +21,7 @@ from vlmtrain.training.engines.part import Part
 from vlmtrain.training.engines.process_group import require_process_group
 from vlmtrain.training.engines.taking_apart import fill, put_stand_ins
 from vlmtrain.training.optimizer import moments_of
+from vlmtrain.training.sharing import Gathered, Sharing
 from vlmtrain.training.step import TrainingStep
 
 
@@ -49,6 +50,17 @@ class FSDP2(Engine):
         self.offload = offload
         self.copies = copies
         self._is_laid_out = False
+
+    def sharing(self, num_processes: int) -> Sharing:
+        parts = max(1, num_processes // self.copies)
+        return Sharing(
+            trained=parts,
+            frozen=parts if self.shard_frozen else 1,
+            gradients=parts,
+            moments=parts,
+            gathered=Gathered.UNITS if self.reshard_after_forward else Gathered.EVERYTHING,
+            offloads=frozenset({"weights", "gradients", "moments"} if self.offload else ()),
+        )
 
     def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
         return

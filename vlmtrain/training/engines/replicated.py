@@ -1,5 +1,6 @@
 """Every process has the whole model: DDP, and a process alone."""
 
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
@@ -14,7 +15,10 @@ from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.part import Part, whole_part
 from vlmtrain.training.optimizer import moments_of, put_moments
+from vlmtrain.training.sharing import Sharing
 from vlmtrain.training.step import TrainingStep
+
+EVERY_GRADIENT = sys.maxsize  # DDP's buckets are as large as what they add up
 
 
 class Replicated(Engine):
@@ -33,6 +37,9 @@ class Replicated(Engine):
         engine = cls()
         engine.optimizer = optimizer
         return engine
+
+    def sharing(self, num_processes: int) -> Sharing:
+        return Sharing(buffered=EVERY_GRADIENT if num_processes > 1 else 0)
 
     def start(self, accelerator: Accelerator, step: TrainingStep, optimizer: Optimizer) -> None:
         super().start(accelerator, step, optimizer)

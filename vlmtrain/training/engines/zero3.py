@@ -17,6 +17,8 @@ from vlmtrain.training.engines.deepspeed import DeepSpeed
 from vlmtrain.training.engines.part import Part, flat_part
 
 BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
+from vlmtrain.training.engines.deepspeed import BUCKET, DeepSpeed
+from vlmtrain.training.sharing import Gathered, Sharing
 
 
 class Zero3(DeepSpeed):
@@ -25,6 +27,18 @@ class Zero3(DeepSpeed):
     """
 
     needs_all_ranks = True
+
+    def sharing(self, num_processes: int) -> Sharing:
+        return Sharing(
+            trained=num_processes,
+            frozen=num_processes,
+            gradients=num_processes,
+            moments=num_processes,
+            gathered=Gathered.UNITS,
+            buffered=BUCKET,
+            has_masters=True,
+            offloads=self.offloads,
+        )
 
     def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
         for parameter in model.parameters():
@@ -72,10 +86,7 @@ class Zero3(DeepSpeed):
         super().weights_were_put()
 
     def zero_config(self) -> dict[str, Any]:
-        # the buffer that gradients are reduced from is made at once, of 2 GB if nobody says what is enough
-        trained = sum(parameter.numel() for parameter in self.step.parameters() if parameter.requires_grad)
-        bucket = min(BUCKET, trained)
-        return {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": bucket}
+        return {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": self.bucket}
 
     def norm(self) -> Tensor:
         from deepspeed.runtime.utils import combine_grad_norm_groups
