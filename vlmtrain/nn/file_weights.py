@@ -63,9 +63,10 @@ def take_out(parameter: nn.Parameter, device: torch.device) -> None:
 
 
 def take_all_out(module: nn.Module, device: torch.device) -> None:
-    """Hold all parameters of `module` so, and move its buffers there."""
+    """Hold all parameters of `module` so; whatever else it has moves there as well."""
     for parameter in module.parameters():
-        take_out(parameter, device)
+        if is_in_file(parameter):
+            take_out(parameter, device)
     module.to(device)
 
 

@@ -101,7 +101,7 @@ def size_of(parameters: Iterable[nn.Parameter]) -> int:
 def _cost_of(name: str, source: str, parameters: list[nn.Parameter]) -> PartCost:
     counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for parameter in parameters:
-        counts[parameter.requires_grad][FORMATS[parameter.dtype]] += parameter.numel()
+        counts[parameter.requires_grad][FORMATS.get(parameter.dtype, "codes")] += parameter.numel()
     spelled = dict.fromkeys(count.most_common(1)[0][0] for count in counts.values() if count)
     return PartCost(
         name, source, counts[False].total() + counts[True].total(), counts[True].total(), ", ".join(spelled)

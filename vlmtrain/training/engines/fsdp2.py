@@ -63,7 +63,9 @@ class FSDP2(Engine):
         )
 
     def receive(self, accelerator: Accelerator, model: nn.Module) -> None:
-        return
+        for module in model.modules():
+            if not all(parameter.is_floating_point() for parameter in module.parameters(recurse=False)):
+                module.to(accelerator.device)  # a quantized layer, which moves its scales along with its codes
 
     def lay_out(self, accelerator: Accelerator, step: TrainingStep) -> None:
         super().lay_out(accelerator, step)
@@ -76,7 +78,7 @@ class FSDP2(Engine):
             or not parameter.is_floating_point()
             or not (parameter.requires_grad or self.shard_frozen)
         }
-        for parameter in left:
+        for parameter in filter(torch.is_floating_point, left):
             take_out(parameter, accelerator.device)
         waiting = put_stand_ins(step, left)
         is_on_gpu = accelerator.device.type == "cuda"

@@ -13,11 +13,8 @@ from torch.optim import Optimizer
 from vlmtrain.nn.file_weights import take_out
 from vlmtrain.nn.wrapping import find_units
 from vlmtrain.training.engines.base import Result
-from vlmtrain.training.engines.deepspeed import DeepSpeed
-from vlmtrain.training.engines.part import Part, flat_part
-
-BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
 from vlmtrain.training.engines.deepspeed import BUCKET, DeepSpeed
+from vlmtrain.training.engines.part import Part, flat_part
 from vlmtrain.training.sharing import Gathered, Sharing
 
 
