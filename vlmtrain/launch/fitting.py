@@ -97,7 +97,7 @@ def find_room(config: dict[str, Any]) -> Room:
         whole = torch.cuda.get_device_properties(0).total_memory
         words = f"a GPU of {format_bytes(whole)}"
     else:
-        whole, words = host, f"{format_bytes(host)}, a {here}th of this machine's memory"
+        whole, words = host, f"{format_bytes(host)} (this machine's memory, divided by {here})"
     room = int(SHARE * whole) - OWN["gpu" if on_gpu else "cpu"]
     return Room(room, int(SHARE * host), not on_gpu, f"{format_bytes(max(0, room))} for it, of {words}")
 
