@@ -16,7 +16,7 @@ SAME = ("num_processes", "memory_gigabytes")  # what was chosen for others of th
 
 def is_open(distributed: dict[str, Any]) -> bool:
     """Whether an engine has to be chosen yet."""
-    return distributed["engine"] is None and bool(distributed["first_that_fits"])
+    return distributed.get("engine") is None and bool(distributed.get("first_that_fits"))
 
 
 def settle(config: dict[str, Any], folder: Path) -> dict[str, Any]:
