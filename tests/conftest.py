@@ -35,6 +35,9 @@ class WarmTrainings:
     """Runs `vlmtrain ...` in processes forked from one that has imported everything (warm_trainings.py)."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         command = [sys.executable, str(ROOT / "tests" / "warm_trainings.py")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -47,10 +50,11 @@ class WarmTrainings:
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         self._server.stdin.flush()
         has_ended, _, _ = select.select([self._server.stdout], [], [], seconds)
-        code = self._server.stdout.readline().strip() if has_ended else b"none in time"
-        assert code == b"0", (
-            f"exit code {code.decode() or 'never came'}: {log.read_text()[-6000:] if log.exists() else ''}"
-        )
+        code = self._server.stdout.readline().decode().strip() if has_ended else "none in time"
+        if not has_ended:
+            self.end()
+            self._start()
+        assert code == "0", f"exit code {code or 'never came'}: {log.read_text()[-6000:] if log.exists() else ''}"
 
     def end(self) -> None:
         self._server.kill()
