@@ -2,7 +2,7 @@
 # What continuous integration does under SLURM, in some minutes on two cores: starts one of two nodes on this machine,
 # trains through three time limits (slurm_test.py), kills a trial of a sweep (sweep_test.py), both at once for most of
 # either is waiting, and ends all that it started.  As root, on Debian or Ubuntu.
-# Ends with 3 where there is no SLURM and none can be installed, and says why; with another code where a test fails.
+# Ends with 3 where there is no SLURM and none can be installed or started, and says why; with another code where a test fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,7 +31,7 @@ trap finish EXIT
 trap 'exit 143' TERM INT HUP
 set -m # each test in a process group of its own, so that what it started ends with it
 
-scripts/local_slurm.sh up "$HOME_FOLDER/slurm"
+scripts/local_slurm.sh up "$HOME_FOLDER/slurm" || { echo "SLURM does not start here" >&2; exit 3; }
 "$PYTHON" scripts/sweep_test.py --slurm --at-once 2 --patience 900 --folder "$HOME_FOLDER/sweep" -- experiment=prefix_lm \
     optimizer.lr=1e-4,1e-3,1e-2 seed=0,1 "${SMALL[@]}" trainer.max_steps=12 trainer.log_every=1 trainer.evaluate_every=4 \
     > "$HOME_FOLDER/sweep.log" &

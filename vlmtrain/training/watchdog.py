@@ -5,6 +5,7 @@ names the rank that is behind, and leaves by os._exit: no orderly way leads thro
 no thread can see, because the interpreter's lock is held, a timer of the kernel sees: it dumps the stacks and kills.
 """
 
+import ctypes
 import faulthandler
 import os
 import signal
@@ -203,6 +204,12 @@ def _ask_for_stacks(beat: Beat) -> str:
     state = state_of(beat.pid)
     if state is None or state.started != beat.started:
         return ", gone"
-    os.kill(beat.pid, DUMP)
+    _signal_main_thread(beat.pid, DUMP)
     os.kill(beat.pid, signal.SIGCONT)
     return ", stopped" if state.letter == "T" else ""
+
+
+def _signal_main_thread(pid: int, number: int) -> None:
+    """`os.kill` leaves it to the kernel which thread of a stopped process takes the signal once it goes on, and by then
+    the main one may have left the place where it stood."""
+    ctypes.CDLL(None, use_errno=True).tgkill(pid, pid, number)
