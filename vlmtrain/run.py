@@ -115,7 +115,7 @@ def open_run(config: dict[str, Any], folder: Path) -> RunContext:
 
 def _open_data(node: dict[str, Any], config: dict[str, Any]) -> Any:
     launcher = config["launcher"]
-    if launcher["local_cache"] is not None:
+    if launcher.get("local_cache") is not None:  # a run may be older than the key
         node = with_local_copies(node, Path(launcher["local_cache"]), launcher["cached"])
     data = build(node)
     if config["shuffle_images"]:
