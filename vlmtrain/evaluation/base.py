@@ -154,12 +154,12 @@ def evaluating(model: nn.Module, tools: EvaluationTools) -> Iterator[None]:
             module.training = was_training
 
 
-def sum_aspects(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """`caption_accuracy` where the judge decides right or wrong, and the share of each aspect that is right."""
+def sum_aspects(verdicts: Sequence[Verdict], accuracy: str = "caption_accuracy") -> dict[str, float]:
+    """`accuracy`, where the judge decides right or wrong, and the share of each aspect that is right."""
     shares: dict[str, float] = {}
     decided = [verdict.correct for verdict in verdicts if verdict.correct is not None]
     if decided:
-        shares["caption_accuracy"] = sum(decided) / len(decided)
+        shares[accuracy] = sum(decided) / len(decided)
     totals: dict[str, tuple[float, float]] = {}
     for verdict in verdicts:
         for aspect, (right, of) in verdict.aspects.items():

@@ -1,12 +1,12 @@
 """Asks where things are in held-out images, and measures how well the boxes that are told overlap the true ones."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from vlmtrain.evaluation.answering import asked
+from vlmtrain.evaluation.answering import AnswerVerdict, asked
 from vlmtrain.evaluation.base import (
     EvaluationResult,
     EvaluationTools,
@@ -14,6 +14,7 @@ from vlmtrain.evaluation.base import (
     SampleOutcome,
     pick_sources,
     require_capability,
+    sum_aspects,
 )
 from vlmtrain.evaluation.writing import Writing, Written, outcome_of
 from vlmtrain.layouts.boxes import Box, read_box
@@ -68,20 +69,10 @@ class Locating:
 
 
 @dataclass(frozen=True)
-class PlaceVerdict:
-    """Found or not; `aspects` holds the overlap, and whether a box was told."""
-
-    correct: bool
-    reason: str
-    aspects: Mapping[str, tuple[float, float]]
-    groups: Sequence[str] = field(default=())
-
-
-@dataclass(frozen=True)
 class _Judge:
     num_places: int
 
-    def __call__(self, text: str, record: RecordLike, /) -> PlaceVerdict:
+    def __call__(self, text: str, record: RecordLike, /) -> AnswerVerdict:
         sides = asked(record).get("box")
         if sides is None:
             raise ValueError(
@@ -92,18 +83,12 @@ class _Judge:
         overlap = 0.0 if told is None else told.overlap(Box(*sides))
         reason = "no box" if told is None else f"overlap {overlap:.2f}"
         aspects = {"mean_overlap": (overlap, 1.0), "boxes_told": (float(told is not None), 1.0)}
-        return PlaceVerdict(overlap >= FOUND, reason, aspects)
+        return AnswerVerdict(overlap >= FOUND, reason, aspects)
 
 
 def _measure(written: list[Written]) -> dict[str, float]:
-    metrics = {"located": _share([bool(each.verdict.correct) for each in written])}
-    for aspect in ("mean_overlap", "boxes_told"):
-        metrics[aspect] = sum(each.verdict.aspects[aspect][0] for each in written) / len(written)
-    swapped = [bool(each.control_verdict.correct) for each in written if each.control_verdict is not None]
+    metrics = sum_aspects([each.verdict for each in written], "located")
+    swapped = [each.control_verdict for each in written if each.control_verdict is not None]
     if swapped:
-        metrics["control_located"] = _share(swapped)
+        metrics["control_located"] = sum_aspects(swapped, "located")["located"]
     return metrics | {"num_questions": float(len(written))}
-
-
-def _share(found: list[bool]) -> float:
-    return sum(found) / len(found)

@@ -16,7 +16,7 @@ from transformers import (
 
 from vlmtrain.language_models.four_bits import REST, four_bit_loading, keep_codes
 from vlmtrain.nn.pretrained import builds_without_weights, is_local
-from vlmtrain.nn.transformers_loading import load_model
+from vlmtrain.nn.transformers_loading import load_model, load_quantized
 
 Precision = Literal["fp32", "bf16"]
 HeldIn = Literal["fp32", "bf16", "nf4"]
@@ -78,16 +78,7 @@ def _load(
     _check_architecture(config, architecture, source)
     if precision != "nf4":
         return load_model(auto_class, source, config, revision, dtype)
-    local = is_local(source)
-    model: PreTrainedModel = auto_class.from_pretrained(  # type: ignore[attr-defined]
-        str(Path(source).expanduser()) if local else source,
-        config=config,
-        revision=revision,
-        dtype=dtype,
-        local_files_only=local,
-        trust_remote_code=False,
-        quantization_config=four_bit_loading(),
-    )
+    model = load_quantized(auto_class, source, config, revision, dtype, four_bit_loading())
     keep_codes(model)
     return model
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from vlmtrain.nn.file_weights import is_exact, leaves_weights_in_files, note_format
 from vlmtrain.nn.pretrained import is_local
@@ -51,8 +52,25 @@ def load_model(
     return model
 
 
+def load_quantized(
+    kind: Any,
+    source: str,
+    config: PretrainedConfig,
+    revision: str | None,
+    number_format: torch.dtype,
+    quantization: QuantizationConfigMixin,
+) -> PreTrainedModel:
+    """As `load_model`, rounded as `quantization` says; read at once, and `number_format` is that of the rest."""
+    return _load(kind, source, config, revision, number_format, quantization)[0]
+
+
 def _load(
-    kind: Any, source: str, config: PretrainedConfig, revision: str | None, number_format: torch.dtype
+    kind: Any,
+    source: str,
+    config: PretrainedConfig,
+    revision: str | None,
+    number_format: torch.dtype,
+    quantization: QuantizationConfigMixin | None = None,
 ) -> tuple[PreTrainedModel, bool]:
     """The model, and whether all of its weights come from the files."""
     local = is_local(source)
@@ -63,6 +81,7 @@ def _load(
         dtype=number_format,
         local_files_only=local,
         trust_remote_code=False,
+        quantization_config=quantization,
         output_loading_info=True,
     )
     return model, not (told["missing_keys"] or told["mismatched_keys"])

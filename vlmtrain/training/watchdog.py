@@ -122,7 +122,7 @@ class Watchdog(Watch):
 
     def learn(self, phase: str, seconds: float) -> None:
         with self._lock:
-            self._longest[phase] = max(seconds, self._longest.get(phase, 0.0))
+            self._remember(phase, seconds)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -152,8 +152,11 @@ class Watchdog(Watch):
         """From the second time on: the first step may compile, the first batch waits for workers to start."""
         phase, took = self._beat.phase, time.monotonic() - self._since
         if phase in self._seen:
-            self._longest[phase] = max(took, self._longest.get(phase, 0.0))
+            self._remember(phase, took)
         self._seen.add(phase)
+
+    def _remember(self, phase: str, seconds: float) -> None:
+        self._longest[phase] = max(seconds, self._longest.get(phase, 0.0))
 
     def _look_again_and_again(self) -> None:
         while not self._closed.wait(self.poll):

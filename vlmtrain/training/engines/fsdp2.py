@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed import all_reduce, get_rank, get_world_size
+from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -170,8 +170,8 @@ class FSDP2(Engine):
         if not isinstance(value, DTensor):
             return super().part(value, held)
         local = _local(value.detach()) if held is None else held
-        each = -(-value.shape[0] // get_world_size(self._group))  # rows; the last ranks may have fewer, or none
-        first = get_rank(self._group) * each
+        each = -(-value.shape[0] // self._parts)  # rows; the last ranks may have fewer, or none
+        first = self._part * each
         is_mine = self._is_first_copy and local.numel() > 0
         return Part(tuple(value.shape), (first, *[0] * (value.ndim - 1)), local if is_mine else None)
 
