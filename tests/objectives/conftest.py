@@ -1,8 +1,10 @@
 """A small stage-1 model with its text, and a trainer's step played on it: one batch, or cut into micro-batches."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from vlmtrain.models.qformer_pretraining import QFormerPretraining
 from vlmtrain.models.vilt_stream import ViltStream
 from vlmtrain.nn.qformer import QFormer
 from vlmtrain.objectives.base import Context, Everyone, Objective
+
+sys.path.insert(0, str(Path(__file__).parent))  # makes hidden_texts importable
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
 

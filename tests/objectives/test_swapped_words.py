@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from hidden_texts import WORDS, hidden_texts, text_of, told
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
+from vlmtrain.batch import TextBatch
 from vlmtrain.models.word_judging_encoder import WordJudgingEncoder
 from vlmtrain.nn.split_text import SplitText
 from vlmtrain.objectives import swapped_words
@@ -17,8 +17,6 @@ from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.masked_language_modeling import MaskedLanguageModeling
 from vlmtrain.objectives.mixture import Mixture
 from vlmtrain.objectives.swapped_words import LEAST_LIKELY, LEAST_SEEN, SwappedWords, swap_words
-
-WORDS = 12
 
 
 @pytest.fixture
@@ -30,29 +28,6 @@ def model(tokenizer_folder, make_model):
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.7)
     return built
-
-
-def text_of(ids: torch.Tensor, is_hidden: torch.Tensor) -> tuple[TextBatch, TextBatch]:
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    text = TextBatch(ids, everywhere, ~everywhere)
-    return text, replace(text, targets=ids.masked_fill(~is_hidden, IGNORED_TARGET))
-
-
-def told(ids: torch.Tensor, is_hidden: torch.Tensor, seen: torch.Tensor, blank: torch.Tensor):
-    return tuple(TargetStates(logits, ids[is_hidden], lambda states: states) for logits in (seen, blank))
-
-
-@st.composite
-def hidden_texts(draw):
-    rows, length = draw(st.integers(1, 5)), draw(st.integers(2, 7))
-    numbers = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    ids = torch.randint(0, WORDS, (rows, length), generator=numbers)
-    is_hidden = torch.rand(rows, length, generator=numbers) < draw(st.sampled_from([0.0, 0.3, 0.8]))
-    scale = draw(st.sampled_from([1.0, 5.0, 200.0]))
-    seen, blank = scale * torch.randn(2, int(is_hidden.sum()), WORDS, generator=numbers)
-    uniform = torch.rand(rows, generator=numbers)
-    uniform[0] = draw(st.sampled_from([0.0, 0.5, 1 - 2**-24]))
-    return ids, is_hidden, seen, blank, uniform
 
 
 def may_change_places(ids, is_hidden, seen, blank) -> list[set[tuple[int, int]]]:
@@ -75,7 +50,7 @@ def may_change_places(ids, is_hidden, seen, blank) -> list[set[tuple[int, int]]]
     ]
 
 
-@given(hidden_texts())
+@given(hidden_texts([1.0, 5.0, 200.0]))
 @settings(deadline=None, max_examples=200)
 def test_a_hidden_word_changes_places_with_one_that_fits_there_but_for_the_image(drawn):
     ids, is_hidden, seen, blank, uniform = drawn

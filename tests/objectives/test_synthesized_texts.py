@@ -4,48 +4,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hidden_texts import WORDS, hidden_texts, text_of, told
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from vlmtrain.batch import IGNORED_TARGET, TargetStates, TextBatch
+from vlmtrain.batch import TextBatch
 from vlmtrain.objectives import synthesized_texts
 from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.masked_language_modeling import MaskedLanguageModeling
 from vlmtrain.objectives.mixture import Mixture
 from vlmtrain.objectives.synthesized_texts import SynthesizedTexts, synthesize
 
-WORDS = 12
-
 
 def roll(text: TextBatch) -> TextBatch:
     return replace(text, input_ids=text.input_ids.roll(1, 0))
 
 
-def text_of(ids: torch.Tensor, is_hidden: torch.Tensor) -> tuple[TextBatch, TextBatch]:
-    everywhere = torch.ones_like(ids, dtype=torch.bool)
-    text = TextBatch(ids, everywhere, ~everywhere)
-    return text, replace(text, targets=ids.masked_fill(~is_hidden, IGNORED_TARGET))
-
-
-def told(ids: torch.Tensor, is_hidden: torch.Tensor, seen: torch.Tensor, blank: torch.Tensor):
-    return tuple(TargetStates(logits, ids[is_hidden], lambda states: states) for logits in (seen, blank))
-
-
-@st.composite
-def hidden_texts(draw):
-    rows, length = draw(st.integers(1, 5)), draw(st.integers(2, 7))
-    numbers = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    ids = torch.randint(0, WORDS, (rows, length), generator=numbers)
-    is_hidden = torch.rand(rows, length, generator=numbers) < draw(st.sampled_from([0.0, 0.3, 0.8]))
-    scale = draw(st.sampled_from([1.0, 30.0, 200.0]))
-    seen, blank = scale * torch.randn(2, int(is_hidden.sum()), WORDS, generator=numbers)
-    uniform = torch.rand(rows, generator=numbers)
-    uniform[0] = draw(st.sampled_from([0.0, 0.5, 1 - 2**-24]))
-    return ids, is_hidden, seen, blank, uniform
-
-
-@given(hidden_texts())
+@given(hidden_texts([1.0, 30.0, 200.0]))
 @settings(deadline=None)
 def test_one_hidden_word_gives_way_to_one_of_the_text_that_the_image_speaks_against(drawn):
     ids, is_hidden, seen, blank, uniform = drawn

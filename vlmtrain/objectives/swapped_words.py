@@ -12,14 +12,13 @@ from vlmtrain.models.capabilities import JudgedWords, JudgesWords
 from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.masked_language_modeling import masked_rows
 from vlmtrain.objectives.negatives import draw_columns
-from vlmtrain.objectives.single_term import SingleTerm
-from vlmtrain.objectives.told_words import draw_for_rows, tell_words
+from vlmtrain.objectives.told_words import OnTextsMadeWrong, draw_for_rows, tell_words
 
 LEAST_LIKELY = 0.05  # of a word that would fit but for the image
 LEAST_SEEN = 0.3  # of the true word once the image is seen: less says that nothing was seen yet
 
 
-class SwappedWords(SingleTerm):
+class SwappedWords(OnTextsMadeWrong):
     """Is this the image's text, and which of its words are wrong?  Asked of each true text, and of the same text with
     two words exchanged.
 
@@ -43,11 +42,6 @@ class SwappedWords(SingleTerm):
     def __init__(self, weight: float = 1.0, word_weight: float = 1.0) -> None:
         super().__init__(weight)
         self.word_weight = word_weight
-
-    def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        """Nothing but that there is one: what is drawn depends on the place in the global batch."""
-        rows = context.batch.text.input_ids
-        return {"presence": torch.ones(len(rows), device=rows.device)} if self.weight else {}
 
     def compute(self, model: nn.Module, context: Context) -> Loss:
         text, judge = context.batch.text, cast(JudgesWords, model)

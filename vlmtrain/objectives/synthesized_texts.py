@@ -12,11 +12,10 @@ from vlmtrain.objectives.base import Context, Loss
 from vlmtrain.objectives.masked_language_modeling import masked_rows
 from vlmtrain.objectives.matching import checked_count, evenly_spread, select_rows
 from vlmtrain.objectives.negatives import draw_columns
-from vlmtrain.objectives.single_term import SingleTerm
-from vlmtrain.objectives.told_words import draw_for_rows, place_of, tell_words
+from vlmtrain.objectives.told_words import OnTextsMadeWrong, draw_for_rows, place_of, tell_words
 
 
-class SynthesizedTexts(SingleTerm):
+class SynthesizedTexts(OnTextsMadeWrong):
     """Is this the image's text?  Asked of each true pair, and of its image with the text in which one word is wrong.
 
     The model makes the wrong texts as it learns.  Where a word is hidden (`data.forms.masked.Masked`), another word of
@@ -36,11 +35,6 @@ class SynthesizedTexts(SingleTerm):
     def __init__(self, weight: float = 1.0, num_judged: int | None = None) -> None:
         super().__init__(weight)
         self.num_judged = checked_count(num_judged)
-
-    def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        """Nothing but that there is one: what is drawn depends on the place in the global batch."""
-        rows = context.batch.text.input_ids
-        return {"presence": torch.ones(len(rows), device=rows.device)} if self.weight else {}
 
     def compute(self, model: nn.Module, context: Context) -> Loss:
         text, judge = context.batch.text, cast(MatchesAndPredicts, model)

@@ -3,12 +3,23 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmtrain.batch import TargetStates
 from vlmtrain.models.capabilities import PredictsTokens
 from vlmtrain.objectives.base import Context
 from vlmtrain.objectives.masked_language_modeling import masked_states, read_masked
+from vlmtrain.objectives.single_term import SingleTerm
+
+
+class OnTextsMadeWrong(SingleTerm):
+    """A term about texts that the model itself makes wrong, of every sample by a number of its place in the global
+    batch."""
+
+    def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
+        """Nothing but that there is one: what is drawn depends on the place in the global batch."""
+        rows = context.batch.text.input_ids
+        return {"presence": torch.ones(len(rows), device=rows.device)} if self.weight else {}
 
 
 def tell_words(model: PredictsTokens, context: Context) -> tuple[TargetStates, TargetStates]:
