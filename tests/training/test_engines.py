@@ -9,41 +9,21 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from toy_comparison import JOB, STEP, assert_same_run
 from training_toy import build_trainer, join, last_per_step, read_lines, start
 
 from vlmtrain.faults.comparison import samples_by_step
 from vlmtrain.training.checkpoint import newest_valid, step_of
 from vlmtrain.training.engines import deepspeed
 
-JOB = {"dropout": 0.0, "size": 8, "max_steps": 6, "schedule_steps": 6, "ema": True, "save_every": 2, "eval_norm": True}
 ENGINES = ["ddp", "fsdp2", "zero1", "zero2", "zero3"]
 OPTIONS = ["fsdp2_frozen_whole", "fsdp2_offload", "zero2_offload"]
-STEP = "checkpoints/toy/step-00000006"
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process, with nothing between it and its optimizer."""
-    folder = tmp_path_factory.mktemp("alone")
-    assert join(start(folder, 1, **JOB)) == [0]
-    return folder
 
 
 def assert_same(folder: Path, alone: Path, tolerance: float) -> None:
-    """Losses and norms of each step, and all that the last checkpoint holds."""
-    lines, wanted = (last_per_step(read_lines(each / "metrics.jsonl")) for each in (folder, alone))
-    assert lines.keys() == wanted.keys()
-    for step, line in wanted.items():
-        for key in ("loss", "gradient_norm", "accuracy"):
-            assert lines[step][key] == pytest.approx(line[key], abs=tolerance), (step, key)
     files = sorted(file.name for file in (alone / STEP).glob("*.safetensors"))
     assert files == sorted(file.name for file in (folder / STEP).glob("*.safetensors"))
-    for file in files:
-        saved, other = load_file(folder / STEP / file), load_file(alone / STEP / file)
-        assert saved.keys() == other.keys()
-        for name, value in other.items():
-            assert saved[name].shape == value.shape, name
-            assert float((saved[name].double() - value.double()).abs().max()) < 10 * tolerance, name
+    assert_same_run(folder, alone, tolerance)
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, *(pytest.param(each, marks=pytest.mark.slow) for each in OPTIONS)])

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from training_toy import ToyModel, build_trainer, join, last_per_step, read_lines, start
+from toy_comparison import JOB, STEP, assert_same_run
+from training_toy import ToyModel, build_trainer, join, start
 
 from vlmtrain.training.checkpoint import EVERYTHING, load_part, newest_valid
 from vlmtrain.training.engines.part import Part, flat_part, whole_part
@@ -17,33 +18,12 @@ from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.saved import groups_of, read_group
 from vlmtrain.training.signals import Signals
 
-JOB = {"dropout": 0.0, "size": 8, "max_steps": 6, "schedule_steps": 6, "ema": True, "save_every": 2, "eval_norm": True}
-STEP = "checkpoints/toy/step-00000006"
 GROUPS = ["connector", "ema", "head", "optimizer", "scale"]
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process that writes whole tensors."""
-    folder = tmp_path_factory.mktemp("alone")
-    assert join(start(folder, 1, **JOB)) == [0]
-    return folder
-
-
 def assert_same(folder: Path, alone: Path, tolerance: float) -> None:
-    """Losses and norms of each step, and all that the last checkpoint holds."""
-    lines, wanted = (last_per_step(read_lines(each / "metrics.jsonl")) for each in (folder, alone))
-    assert lines.keys() == wanted.keys()
-    for step, line in wanted.items():
-        for key in ("loss", "gradient_norm", "accuracy"):
-            assert lines[step][key] == pytest.approx(line[key], abs=tolerance), (step, key)
     assert sorted(groups_of(folder / STEP)) == GROUPS
-    for group in GROUPS:
-        saved, other = read_group(folder / STEP, group), read_group(alone / STEP, group)
-        assert saved.keys() == other.keys()
-        for name, value in other.items():
-            assert saved[name].shape == value.shape and saved[name].dtype == value.dtype, name
-            assert float((saved[name].double() - value.double()).abs().max()) < 10 * tolerance, name
+    assert_same_run(folder, alone, tolerance)
 
 
 @pytest.mark.parametrize(
