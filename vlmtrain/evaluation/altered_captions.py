@@ -74,5 +74,6 @@ def _measure(logits: Tensor) -> dict[str, float]:
         "altered_rejected": rejected,
         "true_preferred": (true > altered).double().mean().item(),
         "random_matching_accuracy": (accepted + told) / 2,
+        "chance_random_matching_accuracy": 0.5,
         "num_altered": float(len(true)),
     }
