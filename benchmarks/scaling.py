@@ -4,7 +4,8 @@
     python benchmarks/scaling.py paper    # blip2_opt at its published size on A100s, beside the published speed
 
 `measure` trains every engine on every number of processes with equally many samples each, times a ring of the size
-of the gradient among as many processes, fits the model to one process alone and holds it against the others.
+of the gradient and a few matrix products among as many processes (which share cores and caches), fits the model to one
+process alone and holds it against the others.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from vlmtrain.training.costs import list_part_costs
 logger = logging.getLogger("benchmarks.scaling")
 
 FP32, BF16 = 4, 2
-RING = """
+TOGETHER = """
 import os, sys, time, torch, torch.distributed as dist
 dist.init_process_group("gloo")
 torch.set_num_threads(1)
@@ -44,6 +45,16 @@ for size in (int(sys.argv[1]), 4):
         times.append(time.perf_counter() - started)
     if dist.get_rank() == 0:
         print(sorted(times)[len(times) // 2])
+x, times = torch.randn(1024, 128), []
+for _ in range(100):
+    dist.barrier()
+    started = time.perf_counter()
+    for _ in range(20):
+        torch.nn.functional.gelu(x @ torch.ones(128, 512)) @ torch.ones(512, 128)
+    dist.barrier()
+    times.append(time.perf_counter() - started)
+if dist.get_rank() == 0:
+    print(sorted(times)[len(times) // 2])
 dist.destroy_process_group()
 """
 # One A100 as sold: 312 TFLOP/s in bf16, 600 GB/s of NVLink both ways, a 200 Gb/s adapter each (DGX A100).
@@ -77,13 +88,15 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     arithmetic = count_arithmetic(config)
     works = {name: _work(stage, arguments.samples, arithmetic[name]) for name, stage in config["stages"].items()}
     alone = _run(arguments, "single", 1)
-    rings = {count: _ring(max(work.gradient_bytes for work in works.values()), count) for count in arguments.processes}
+    size = max(work.gradient_bytes for work in works.values())
+    together = {count: _together(size, count) for count in {1, *arguments.processes}}
     rows = []
     for engine in arguments.engines:
         for count in arguments.processes:
             measured = alone if count == 1 else _run(arguments, engine, count)
             for name, work in works.items():
-                machine = _this_machine(work, alone[name], rings[count], count)
+                crowding = together[count]["arithmetic"] / together[1]["arithmetic"]
+                machine = _this_machine(work, alone[name], crowding, together[count], count)
                 told = predict(engine, work, machine, count)
                 row = {"stage": name, "engine": engine, "processes": count, "measured": measured[name]}
                 row |= {"predicted": told.seconds, "collectives": told.collectives / told.seconds}
@@ -93,7 +106,7 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
                     *(name, engine, count, row["measured"], row["predicted"], 100 * row["collectives"]),
                 )
     machine_facts = {"system": platform.platform(), "cores": os.cpu_count()}
-    return {"command": sys.argv, "machine": machine_facts, "rings": rings, "rows": rows}
+    return {"command": sys.argv, "machine": machine_facts, "together": together, "rows": rows}
 
 
 def paper() -> dict[str, Any]:
@@ -152,29 +165,30 @@ def _run(arguments: argparse.Namespace, engine: str, count: int) -> dict[str, fl
     }
 
 
-def _ring(size: float, count: int) -> dict[str, float]:
-    """Bytes a second and seconds a hop of a gloo ring among `count` processes of this machine."""
-    if count == 1:
-        return {"link": float("inf"), "latency": 0.0}
+def _together(size: float, count: int) -> dict[str, float]:
+    """What `count` processes of this machine get: bytes a second and seconds a hop of a gloo ring, seconds of arithmetic."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--no-python"]
     printed = subprocess.run(
-        [*command, sys.executable, "-c", RING, str(int(size))],
+        [*command, sys.executable, "-c", TOGETHER, str(int(size))],
         check=True,
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ).stdout.split()
-    whole, small = float(printed[0]), float(printed[1])
+    whole, small, arithmetic = map(float, printed)
+    if count == 1:
+        return {"link": float("inf"), "latency": 0.0, "arithmetic": arithmetic}
     passes = 2  # an all-reduce is a reduction and a gathering
     return {
         "link": passes * (count - 1) / count * size / max(whole - small, 1e-9),
         "latency": small / passes / (count - 1),
+        "arithmetic": arithmetic,
     }
 
 
-def _this_machine(work: Work, seconds_alone: float, ring: dict[str, float], count: int) -> Machine:
+def _this_machine(work: Work, seconds_alone: float, crowding: float, ring: dict[str, float], count: int) -> Machine:
     rate = work.samples * work.flops_per_sample / seconds_alone
-    return Machine(rate, ring["link"], ring["link"], ring["latency"], per_node=count, cores=os.cpu_count())
+    return Machine(rate, ring["link"], ring["link"], ring["latency"], per_node=count, crowding=crowding)
 
 
 if __name__ == "__main__":

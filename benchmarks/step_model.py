@@ -28,7 +28,7 @@ class Machine:
     network: float  # bytes a second that each process gets between machines
     latency: float  # seconds of one hop
     per_node: int
-    cores: int | None = None  # shared by the processes of a machine; None: each has its own device
+    crowding: float = 1.0  # how much longer the same arithmetic takes beside the other processes of the machine
     samples_per_second: float | None = None  # that the data of one process gives; None: never waited for
 
 
@@ -64,10 +64,7 @@ def predict(engine: str, work: Work, machine: Machine, processes: int, overlap: 
         raise ValueError(f"engine {engine!r} is unknown; known are {', '.join(TRAFFIC)}")
     if processes < 1:
         raise ValueError(f"{processes} processes; give 1 or more")
-    crowding = 1.0
-    if machine.cores is not None:
-        crowding = max(1.0, min(processes, machine.per_node) / machine.cores)
-    compute = crowding * work.samples * work.flops_per_sample / machine.flops_per_second
+    compute = machine.crowding * work.samples * work.flops_per_sample / machine.flops_per_second
     collectives = sum(ring_seconds(size, machine, processes) for size in TRAFFIC[engine](work))
     exposed = max(0.0, collectives - overlap * compute)
     data = 0.0

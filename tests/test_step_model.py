@@ -42,9 +42,9 @@ def test_across_machines_the_network_counts() -> None:
     assert model.ring_seconds(1e8, MACHINE, 2) == pytest.approx(0.05)
 
 
-def test_processes_share_cores_and_data_is_waited_for() -> None:
-    crowded = model.Machine(1e11, 1e9, 1e8, 0.0, per_node=4, cores=2)
-    assert model.predict("ddp", WORK, crowded, 4).compute == pytest.approx(2 * 0.16)
+def test_processes_crowd_each_other_and_data_is_waited_for() -> None:
+    crowded = model.Machine(1e11, 1e9, 1e8, 0.0, per_node=4, crowding=2.5)
+    assert model.predict("ddp", WORK, crowded, 4).compute == pytest.approx(2.5 * 0.16)
     slow_data = model.Machine(1e11, 1e9, 1e8, 0.0, per_node=4, samples_per_second=20.0)
     assert model.predict("ddp", WORK, slow_data, 1).seconds == pytest.approx(16 / 20)
 
