@@ -166,7 +166,7 @@ def _run(arguments: argparse.Namespace, engine: str, count: int) -> dict[str, fl
 
 
 def _together(size: float, count: int) -> dict[str, float]:
-    """What `count` processes of this machine get: bytes a second and seconds a hop of a gloo ring, seconds of arithmetic."""
+    """What `count` processes get here: bytes a second and seconds a hop of a gloo ring, seconds of some arithmetic."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--no-python"]
     printed = subprocess.run(
         [*command, sys.executable, "-c", TOGETHER, str(int(size))],
