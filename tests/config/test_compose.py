@@ -100,6 +100,21 @@ def test_the_published_recipe_has_the_published_numbers(resolved: Resolve) -> No
         assert optimizer["betas"] == [0.9, 0.98]
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", ["clip", "pic2word"])
+def test_a_model_of_open_clip_takes_the_place_of_the_scales(experiment: str, scale: str, resolved: Resolve) -> None:
+    config = resolved(f"experiment={experiment}", f"scale={scale}", "model=open_clip", "model.name=ViT-B-16")
+    chosen = config["stages"]["contrastive"]["model"]
+    assert chosen == {"_target_": "vlmtrain.models.open_clip.load_open_clip", "name": "ViT-B-16", "checkpoint": None}
+
+
+def test_parts_of_the_scales_model_can_be_replaced(resolved: Resolve) -> None:
+    typed = ["model/encoder=clip_rn50", "model/pooling=mean_query_attention", "model.embedding_width=1024"]
+    model = resolved("experiment=clip", "scale=paper", *typed)["stages"]["contrastive"]["model"]
+    assert model["pooling"]["_target_"].endswith("MeanQueryAttention") and model["embedding_width"] == 1024
+    assert model["text_encoder"]["tokenizer"] == "openai/clip-vit-base-patch32"
+
+
 def test_a_folder_of_the_user_adds_options(tmp_path: Path, resolved: Resolve) -> None:
     folder = tmp_path / "model" / "encoder"
     folder.mkdir(parents=True)
