@@ -3,19 +3,20 @@
 import pytest
 
 from vlmtrain.data.record import Record
-from vlmtrain.evaluation.locating import Locating, _measure
+from vlmtrain.evaluation.locating import Locating
 from vlmtrain.evaluation.writing import Written
 
 BOX = [0.0, 0.0, 0.5, 0.5]
 
 
 def judged(*texts: str, others: tuple[str, ...] = ()) -> dict[str, float]:
-    judge = Locating(num_places=5).writing.judge
+    locating = Locating(num_places=5)
+    judge = locating.writing.judge
     record = Record("r", [], [], {"questions": [{"text": "where is it?", "answer": "", "box": BOX}]})
     written = [Written(record, text, judge(text, record)) for text in texts]
     for each, other in zip(written, others, strict=False):
         each.control_verdict = judge(other, record)
-    return _measure(written)
+    return locating.figures(written)
 
 
 def test_figures_by_hand() -> None:
@@ -40,6 +41,11 @@ def test_questions_without_boxes_are_named() -> None:
     record = Record("r7", [], [], {"questions": [{"text": "what is it?", "answer": "red"}]})
     with pytest.raises(ValueError, match="'r7' has none; choose data=scene_boxes"):
         Locating().writing.judge("red", record)
+
+
+def test_a_split_without_records_is_told(make_model, make_tools, caplog):
+    assert Locating()(make_model(), {"test": []}, make_tools()).metrics == {}
+    assert "'test' holds no records to ask about" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [{"splits": []}, {"limit": 0}, {"num_samples": -1}])

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vlmtrain.evaluation.base import EvaluationTools, require_capability
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, require_capability
 from vlmtrain.evaluation.by_split import BySplit
 from vlmtrain.layouts.pair import PairLayout
 from vlmtrain.models.capabilities import MatchesPairs
@@ -37,9 +37,9 @@ class AlteredCaptions(BySplit):
     def check_model(self, model: nn.Module) -> None:
         require_capability("AlteredCaptions", model, MatchesPairs, "Evaluate another stage by it.")
 
-    def measure(self, model: MatchesPairs, source: Any, tools: EvaluationTools) -> dict[str, float]:
+    def measure(self, model: MatchesPairs, source: Any, tools: EvaluationTools, split: str) -> EvaluationResult:
         judged = list(self._judge(model, source, tools))
-        return _measure(torch.cat(judged, dim=1)) if judged else {}
+        return EvaluationResult(_measure(torch.cat(judged, dim=1)) if judged else {})
 
     def _judge(self, model: MatchesPairs, source: Any, tools: EvaluationTools) -> Iterator[Tensor]:
         """Logits of the true, the altered and the other record's caption: [3, n] of each batch."""

@@ -10,16 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from vlmtrain.evaluation.base import (
-    EvaluationResult,
-    EvaluationTools,
-    RecordLike,
-    SampleOutcome,
-    pick_sources,
-    require_capability,
-)
+from vlmtrain.evaluation.base import RecordLike, SampleOutcome, pick_sources
+from vlmtrain.evaluation.judged_texts import JudgedTexts
 from vlmtrain.evaluation.writing import Writing, Written, outcome_of
-from vlmtrain.models.capabilities import Captions
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +21,7 @@ _MOST_LOOKED_AT = 8
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
-class Answering:
+class Answering(JudgedTexts):
     """Greedy answers to the first question of every record of `splits` (None: all that the data has).
 
     A record's questions are `extra["questions"]`, each with `text`, `answer` (or `answers`, all of which are right) and
@@ -44,6 +37,8 @@ class Answering:
     answer are answered right.  A model that always says "left" has 1 there and 0 at "right".
     """
 
+    nothing = "The split %r holds no records to ask about."
+
     def __init__(
         self,
         splits: list[str] | None = None,
@@ -53,19 +48,11 @@ class Answering:
         num_samples: int = 12,
         answers: Sequence[str] = (),
     ) -> None:
-        if splits == [] or max_new_tokens < 1 or num_samples < 0 or (limit is not None and limit < 1):
-            raise ValueError(
-                "Answering wants at least one split or null for all, limit >= 1 or null, max_new_tokens >= 1 and "
-                "num_samples >= 0; "
-                f"got splits={splits}, limit={limit}, max_new_tokens={max_new_tokens}, num_samples={num_samples}."
-            )
-        self.splits = splits
-        self.writing = Writing(judge_answer, limit, max_new_tokens, control)
-        self.num_samples = num_samples
+        super().__init__(Writing(judge_answer, limit, max_new_tokens, control), splits, num_samples)
         self.answers = tuple(answers)
 
     def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
-        require_capability("Answering", model, Captions, "Evaluate it by retrieval or held-out loss instead.")
+        self.check_model(model)
         for split, source in pick_sources(sources, self.splits).items():
             record = _first_readable(source)
             if record is not None and not right_answers(record):
@@ -74,23 +61,10 @@ class Answering:
                     "none. Choose data with questions (data=scene_questions), or evaluate captions instead."
                 )
 
-    def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
-        self.check(model, sources)
-        metrics: dict[str, float] = {}
-        samples: list[SampleOutcome] = []
-        for split, source in pick_sources(sources, self.splits).items():
-            written = self.writing.of_split(model, source, tools)
-            if not written:
-                logger.warning("The split %r holds no records to ask about.", split)
-                continue
-            metrics |= {f"{split}/{name}": value for name, value in self._measure(written).items()}
-            samples += [
-                outcome_of("answering", split, each, right_answers(each.record), str(asked(each.record)["text"]))
-                for each in written[: self.num_samples]
-            ]
-        return EvaluationResult(metrics, samples)
+    def show(self, written: Written, split: str) -> SampleOutcome:
+        return outcome_of("answering", split, written, right_answers(written.record), question_of(written.record))
 
-    def _measure(self, written: list[Written]) -> dict[str, float]:
+    def figures(self, written: list[Written]) -> dict[str, float]:
         """All figures of a split, first over all kinds and then per kind."""
         if self.writing.control and all(each.control_verdict is None for each in written):
             logger.warning("No control was possible: it needs batches of two or more records of different images.")
@@ -131,6 +105,11 @@ def asked(record: RecordLike) -> Mapping[str, Any]:
     questions = record.extra.get("questions") or [{}]
     first: Mapping[str, Any] = questions[0]
     return first
+
+
+def question_of(record: RecordLike) -> str:
+    """The words of that question."""
+    return str(asked(record)["text"])
 
 
 def right_answers(record: RecordLike) -> list[str]:

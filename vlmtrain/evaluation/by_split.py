@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluating, pick_sources
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome, evaluating, pick_sources
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +35,18 @@ class BySplit(ABC):
         """ValueError where the model cannot be measured so."""
 
     @abstractmethod
-    def measure(self, model: Any, source: Any, tools: EvaluationTools) -> dict[str, float]:
-        """The figures of one split; none where there is nothing to measure."""
+    def measure(self, model: Any, source: Any, tools: EvaluationTools, split: str) -> EvaluationResult:
+        """Figures, not yet named after the split, and samples; no figures where there is nothing to measure."""
 
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
         self.check(model, sources)
         metrics: dict[str, float] = {}
+        samples: list[SampleOutcome] = []
         with evaluating(model, tools):
             for split, source in pick_sources(sources, self.splits).items():
-                figures = self.measure(model, source, tools)
-                if not figures:
+                found = self.measure(model, source, tools, split)
+                if not found.metrics:
                     logger.warning(self.nothing, split)
-                metrics |= {f"{split}/{name}": value for name, value in figures.items()}
-        return EvaluationResult(metrics)
+                metrics |= {f"{split}/{name}": value for name, value in found.metrics.items()}
+                samples += found.samples
+        return EvaluationResult(metrics, samples)

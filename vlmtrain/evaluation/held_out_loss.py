@@ -1,22 +1,19 @@
 """The objective's own terms on held-out records, with the right images and with swapped ones."""
 
-import logging
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any, cast
 
 from torch import nn
 
 from vlmtrain.batch import Batch
-from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluating, pick_sources, require_capability
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, require_capability
+from vlmtrain.evaluation.by_split import BySplit
 from vlmtrain.evaluation.swapping import swap_batch_images
 from vlmtrain.models.capabilities import Trainable
 from vlmtrain.objectives.base import Context, Objective
 
-logger = logging.getLogger(__name__)
 
-
-class HeldOutLoss:
+class HeldOutLoss(BySplit):
     """Mean of every term of the stage's objective on `split` (None: on every split of the data).
 
     `<split>/<term>` and the weighted sum `<split>/loss`; with `swapped` also `<split>/swapped_loss`, where every sample
@@ -24,32 +21,19 @@ class HeldOutLoss:
     batch size of the evaluation, so compare them only between runs with the same one.
     """
 
+    nothing = "The split %r holds no records to measure the loss of."
+
     def __init__(self, split: str | None = None, limit: int | None = None, swapped: bool = True) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be 1 or more, or null for all records; got {limit}.")
-        self.splits = None if split is None else [split]
-        self.limit = limit
+        super().__init__(None if split is None else [split], limit)
         self.swapped = swapped
 
-    def check(self, model: nn.Module, sources: Mapping[str, Any]) -> None:
+    def check_model(self, model: nn.Module) -> None:
         require_capability("HeldOutLoss", model, Trainable, "Leave the evaluation out.")
-        pick_sources(sources, self.splits)
 
-    def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult:
+    def measure(self, model: nn.Module, source: Any, tools: EvaluationTools, split: str) -> EvaluationResult:
         if tools.objective is None:
             raise ValueError("HeldOutLoss needs the stage's objective: give EvaluationTools one.")
-        self.check(model, sources)
-        metrics: dict[str, float] = {}
-        with evaluating(model, tools):
-            for split, source in pick_sources(sources, self.splits).items():
-                means = self._measure(model, source, tools, tools.objective)
-                if not means:
-                    logger.warning("The split %r holds no records to measure the loss of.", split)
-                metrics |= {f"{split}/{name}": value for name, value in means.items()}
-        return EvaluationResult(metrics)
-
-    def _measure(self, model: nn.Module, source: Any, tools: EvaluationTools, objective: Objective) -> dict[str, float]:
-        right, swapped = _Means(objective), _Means(objective)
+        right, swapped = _Means(tools.objective), _Means(tools.objective)
         for _, batch in tools.batches(source, self.limit, False):
             batch = batch.to(tools.device)
             right.add(model, batch)
@@ -57,9 +41,9 @@ class HeldOutLoss:
             if other is not None:
                 swapped.add(model, other)
         if not right.counts:
-            return {}
+            return EvaluationResult({})
         means = right.terms() | {"loss": right.loss()}
-        return means | ({"swapped_loss": swapped.loss()} if swapped.counts else {})
+        return EvaluationResult(means | ({"swapped_loss": swapped.loss()} if swapped.counts else {}))
 
 
 class _Means:

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.batch import VisualFeatures
-from vlmtrain.evaluation.base import (
-    EvaluationTools,
-    RecordLike,
-    require_capability,
-)
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, RecordLike, require_capability
 from vlmtrain.evaluation.by_split import BySplit
 from vlmtrain.layouts.masked import MaskedPairLayout, Word
 from vlmtrain.models.capabilities import PredictsTokens
@@ -70,9 +66,9 @@ class MaskedWords(BySplit):
         if not isinstance(layout, MaskedPairLayout):
             raise ValueError(f"MaskedWords hides words by a MaskedPairLayout; this model's is {type(layout).__name__}.")
 
-    def measure(self, model: PredictsTokens, source: Any, tools: EvaluationTools) -> dict[str, float]:
+    def measure(self, model: PredictsTokens, source: Any, tools: EvaluationTools, split: str) -> EvaluationResult:
         filled = list(self._fill_in(model, source, tools))
-        return _measure(filled) if filled else {}
+        return EvaluationResult(_measure(filled) if filled else {})
 
     def _fill_in(self, model: PredictsTokens, source: Any, tools: EvaluationTools) -> Iterator[_Filled]:
         layout = cast(MaskedPairLayout, tools.layout)  # the model's, which `check` has seen

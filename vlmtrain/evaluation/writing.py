@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from vlmtrain.batch import Batch
-from vlmtrain.evaluation.base import EvaluationTools, Judge, RecordLike, SampleOutcome, Verdict, evaluating
+from vlmtrain.evaluation.base import EvaluationTools, Judge, RecordLike, SampleOutcome, Verdict
 from vlmtrain.evaluation.contact_sheet import contact_sheet
 from vlmtrain.evaluation.swapping import swap_images
 from vlmtrain.models.capabilities import Captions
@@ -39,14 +39,13 @@ class Writing:
     control: bool
 
     def of_split(self, model: nn.Module, source: Any, tools: EvaluationTools) -> list[Written]:
-        """All records of a split, in its order."""
+        """All records of a split, in its order; within `evaluating`."""
         writer = cast(Captions, model)
-        with evaluating(model, tools):
-            return [
-                each
-                for records, batch in tools.batches(source, self.limit, True)
-                for each in self._of_batch(writer, records, batch, tools)
-            ]
+        return [
+            each
+            for records, batch in tools.batches(source, self.limit, True)
+            for each in self._of_batch(writer, records, batch, tools)
+        ]
 
     def _of_batch(
         self, model: Captions, records: Sequence[RecordLike], batch: Batch, tools: EvaluationTools
