@@ -11,7 +11,8 @@ from pathlib import Path
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import read_config
 from vlmtrain.models.open_clip import save_open_clip
-from vlmtrain.training.checkpoint import EVERYTHING, load_part, newest_valid
+from vlmtrain.training.checkpoint import newest_valid
+from vlmtrain.training.hand_over import EVERYTHING, load_part
 
 
 def export(run: Path, stage: str, output: Path) -> None:

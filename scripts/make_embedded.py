@@ -27,7 +27,8 @@ from vlmtrain.config.stored import CONFIG_FILE, read_config
 from vlmtrain.data.scenes.grammar import vocabulary
 from vlmtrain.data.scenes.text import document
 from vlmtrain.encoders.vit_files import save_pretrained
-from vlmtrain.training.checkpoint import load_part, newest_valid
+from vlmtrain.training.checkpoint import newest_valid
+from vlmtrain.training.hand_over import load_part
 from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.publish import publish
 from vlmtrain.training.saved import read_group

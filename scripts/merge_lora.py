@@ -13,7 +13,8 @@ from vlmtrain.config.build import build
 from vlmtrain.config.stored import read_config
 from vlmtrain.language_models.new_tokens import ExtendedEmbedding, pretrained_model
 from vlmtrain.nn.lora import merge_lora
-from vlmtrain.training.checkpoint import load_part, newest_valid
+from vlmtrain.training.checkpoint import newest_valid
+from vlmtrain.training.hand_over import load_part
 
 
 def merge(run: Path, stage: str, output: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from vlmtrain.config.build import build
 from vlmtrain.config.stored import read_config
 from vlmtrain.language_models.causal import CausalLanguageModel
-from vlmtrain.training.checkpoint import load_part, newest_valid
+from vlmtrain.training.checkpoint import newest_valid
+from vlmtrain.training.hand_over import load_part
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "merge_lora.py"
 CHOICES = ["stages=[language]", "stages.language.start_from=null", "model/connector=linear", "optimizer.lr=3e-3"]

@@ -1,6 +1,5 @@
 """One stage of a run: what its section of the configuration builds, and how it is trained and evaluated."""
 
-import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,11 +27,12 @@ from vlmtrain.training.actions.log import Log
 from vlmtrain.training.actions.sample_log import SampleLog
 from vlmtrain.training.actions.save import Save
 from vlmtrain.training.agreement import require_agreement
-from vlmtrain.training.checkpoint import Checkpoints, LoadReport, load_part, newest_valid
+from vlmtrain.training.checkpoint import Checkpoints
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.files import PartFiles, WholeFiles
+from vlmtrain.training.hand_over import take_over
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
@@ -44,8 +44,6 @@ from vlmtrain.training.trainability import enable_gradient_checkpointing, set_tr
 from vlmtrain.training.trainer import Action, Trainer
 from vlmtrain.training.update import Update
 from vlmtrain.training.watchdog import Watch
-
-logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 100
 DEFAULT_IMAGE_SIZE = 32  # of models that look at no image
@@ -86,7 +84,8 @@ class Stage:
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         self.total_parameters = sum(count for count, _ in counts)
         self.trainable_parameters = sum(count for count, trains in counts if trains)
-        self.hand_overs = self._start_from_earlier_stages()
+        earlier = [folder for folder in (run.folder, run.init_from) if folder is not None]
+        self.hand_overs = take_over(self.model, config["start_from"] or {}, earlier, name)
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
             enable_gradient_checkpointing(self.model)
@@ -226,32 +225,6 @@ class Stage:
             if self.accelerator.is_main_process:
                 journal.evaluation(self.name, step, metrics)
         self.accelerator.wait_for_everyone()
-
-    def _start_from_earlier_stages(self) -> dict[str, LoadReport]:
-        """Part of this model -> how the part of an earlier stage matched it."""
-        reports: dict[str, LoadReport] = {}
-        for path, origin in (self.config["start_from"] or {}).items():
-            checkpoint = self._checkpoint_of(origin["stage"])
-            report = load_part(checkpoint, origin["part"], self.model.get_submodule(path))
-            logger.info(
-                "%s starts from %s of stage %s: %d tensors matched, %d missing (%s), %d unexpected (%s)",
-                *(path, origin["part"], origin["stage"], len(report.matched)),
-                *(len(report.missing), ", ".join(report.missing[:5]) or "none"),
-                *(len(report.unexpected), ", ".join(report.unexpected[:5]) or "none"),
-            )
-            reports[path] = report
-        return reports
-
-    def _checkpoint_of(self, stage: str) -> Path:
-        for folder in filter(None, (self.run.folder, self.run.init_from)):
-            checkpoint = newest_valid(folder / "checkpoints" / stage)
-            if checkpoint is not None:
-                return checkpoint
-        raise ValueError(
-            f"stage {self.name} starts from stage {stage}, of which there is no checkpoint in {self.run.folder}"
-            + (f" or {self.run.init_from}" if self.run.init_from else "")
-            + f"; run it first, or name a run that has it with init_from=RUN_FOLDER (it needs checkpoints/{stage}/)"
-        )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from vlmtrain.report.start_summary import DataLine, PartLine, StageLine, StartSu
 from vlmtrain.report.summary_json import RunSummary, StageSummary, find_git_revision, find_versions
 from vlmtrain.results import StageResult
 from vlmtrain.shapes import build_on_meta, estimate_stage
-from vlmtrain.training.checkpoint import EVERYTHING
 from vlmtrain.training.costs import list_part_costs
+from vlmtrain.training.hand_over import EVERYTHING
 from vlmtrain.training.precision import resolve_precision
 from vlmtrain.training.sharing import Sharing
 

@@ -28,8 +28,8 @@ from vlmtrain.fusions.gated_cross_attention import GatedCrossAttention
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.layout import Part, Text, Visual
 from vlmtrain.models.vision_language_model import VisionLanguageModel
-from vlmtrain.training.checkpoint import load_part
 from vlmtrain.training.files import whole_files
+from vlmtrain.training.hand_over import load_part
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
 from vlmtrain.training.publish import publish

@@ -20,7 +20,7 @@ from vlmtrain.models.capabilities import Composes
 from vlmtrain.models.dual_encoder import DualEncoder
 from vlmtrain.models.pic2word import Pic2Word
 from vlmtrain.nn.word_mapper import WordMapper
-from vlmtrain.training.checkpoint import EVERYTHING, load_part
+from vlmtrain.training.hand_over import EVERYTHING, load_part
 from vlmtrain.training.manifest import MANIFEST
 from vlmtrain.training.publish import publish
 from vlmtrain.training.trainability import set_trainability

@@ -13,8 +13,8 @@ from vlmtrain.encoders.vit import VisionTransformer
 from vlmtrain.language_models.causal import CausalLanguageModel
 from vlmtrain.nn.adapters import adapter_names
 from vlmtrain.nn.lora import merge_lora, with_lora
-from vlmtrain.training.checkpoint import load_part
 from vlmtrain.training.files import whole_files
+from vlmtrain.training.hand_over import load_part
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import set_weight_precision
 from vlmtrain.training.publish import publish

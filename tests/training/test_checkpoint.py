@@ -16,12 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
-from training_toy import FROZEN_ENCODER, ToyModel, build_trainer
+from training_toy import ToyModel, build_trainer
 
 from vlmtrain.training.accelerator import build_accelerator
-from vlmtrain.training.checkpoint import EVERYTHING, Checkpoints, list_checkpoints, load_part, name_of, newest_valid
+from vlmtrain.training.checkpoint import Checkpoints, list_checkpoints, name_of, newest_valid
 from vlmtrain.training.manifest import find_damage, read_manifest
-from vlmtrain.training.optimizer import optimizer_tensors
 from vlmtrain.training.publish import STAGING
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import Progress, TrainingState, weights_hash
@@ -317,81 +316,3 @@ def test_retention_keeps_enough_valid_ones(
         if is_torn:
             (folder / name_of(step) / "progress.json").write_bytes(b"")
             valid.discard(step)
-
-
-def test_t26_stage_hand_over(published: Path) -> None:
-    checkpoint = published / "checkpoints/toy/step-00000012"
-    connector = ToyModel().connector
-    report = load_part(checkpoint, "connector", connector)
-    assert sorted(report.matched) == sorted(connector.state_dict()) and not report.missing and not report.unexpected
-    saved = load_file(checkpoint / "connector.safetensors")
-    for name, value in connector.state_dict().items():
-        assert torch.equal(value, saved[f"connector.{name}"])
-
-
-def test_t26_all_of_a_stage_at_once_own_parameters_included(published: Path) -> None:
-    checkpoint = published / "checkpoints/toy/step-00000012"
-    model = ToyModel()
-    model.scale.data.fill_(-1.0)
-    report = load_part(checkpoint, EVERYTHING, model)
-    assert (
-        not report.unexpected
-        and "scale" in report.matched
-        and all(name.startswith("encoder.") for name in report.missing)
-    )
-    for part in ("connector", "head", "scale"):
-        for name, value in load_file(checkpoint / f"{part}.safetensors").items():
-            assert torch.equal(model.state_dict()[name], value), name
-
-
-def test_t26_reports_what_does_not_match(published: Path) -> None:
-    checkpoint = published / "checkpoints/toy/step-00000012"
-    into = nn.ModuleDict({"embed": nn.Embedding(17, 8), "new": nn.Linear(2, 2)})
-    report = load_part(checkpoint, "head", into)
-    assert report.matched == ["embed.weight"]
-    assert report.missing == ["new.bias", "new.weight"] and report.unexpected == ["out.bias", "out.weight"]
-    inner = nn.Linear(8, 17)
-    assert load_part(checkpoint, "head.out", inner).matched == ["weight", "bias"]
-
-
-@pytest.mark.parametrize(
-    ("part", "into", "told"),
-    [
-        ("connector", nn.ModuleDict({"other": nn.Linear(8, 8)}), "no tensor of connector matches ModuleDict"),
-        ("encoder", nn.Linear(8, 8), "holds no encoder; it holds connector, ema, head"),
-        ("head.out", nn.Linear(8, 18), r"weight has shape \[17, 8\] there and \[18, 8\]"),
-    ],
-)
-def test_t26_fails_when_nothing_or_the_wrong_shape_matches(
-    published: Path, part: str, into: nn.Module, told: str
-) -> None:
-    with pytest.raises(ValueError, match=told):
-        load_part(published / "checkpoints/toy/step-00000012", part, into)
-
-
-def test_t26_a_resumed_second_stage_keeps_weights_and_moments(published: Path, tmp_path: Path) -> None:
-    """The hand-over comes before the resumption at every start, and must not undo what the second stage learned."""
-    first_stage = published / "checkpoints/toy/step-00000012"
-    rates = {**FROZEN_ENCODER, "head": None}
-
-    def second_stage(folder: Path, max_steps: int) -> Trainer:
-        trainer = build_trainer(folder, max_steps, rates=rates, schedule_steps=6)
-        handed = load_part(first_stage, "connector", trainer.model.connector)
-        assert handed.matched and not handed.missing
-        return trainer
-
-    straight = second_stage(tmp_path / "straight", 6)
-    straight.train(Signals())
-    second_stage(tmp_path / "parts", 3).train(Signals())
-    resumed = second_stage(tmp_path / "parts", 6)
-    given = resumed.model.connector[0].weight.detach().clone()
-    assert resumed.resume() and resumed.progress.step == 3
-    assert not torch.equal(resumed.model.connector[0].weight, given), "it went on from its own step 3"
-    assert optimizer_tensors(resumed.update.optimizer).keys() == optimizer_tensors(straight.update.optimizer).keys()
-    resumed.train(Signals())
-    for one, other in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
-        assert torch.equal(one, other)
-    moments = optimizer_tensors(resumed.update.optimizer)
-    assert moments and all(
-        torch.equal(value, moments[name]) for name, value in optimizer_tensors(straight.update.optimizer).items()
-    )

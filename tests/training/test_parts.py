@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from toy_comparison import JOB, STEP, assert_same_run
 from training_toy import ToyModel, build_trainer, join, start
 
-from vlmtrain.training.checkpoint import EVERYTHING, load_part, newest_valid
+from vlmtrain.training.checkpoint import newest_valid
 from vlmtrain.training.engines.part import Part, flat_part, whole_part
+from vlmtrain.training.hand_over import EVERYTHING, load_part
 from vlmtrain.training.manifest import read_manifest
 from vlmtrain.training.saved import groups_of, read_group
 from vlmtrain.training.signals import Signals

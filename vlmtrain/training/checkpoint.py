@@ -1,30 +1,25 @@
-"""Checkpoints of a stage: published as a whole, read back newest valid first, handed over to later stages by part."""
+"""Checkpoints of a stage: published as a whole, read back newest valid first."""
 
 import logging
 import re
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
 
-from vlmtrain.nn.adapters import follow_hand_over
 from vlmtrain.training.files import CheckpointFiles, WholeFiles
-from vlmtrain.training.manifest import check_file, find_damage, is_complete, read_manifest
+from vlmtrain.training.manifest import find_damage, is_complete, read_manifest
 from vlmtrain.training.publish import remove_leftovers, stage
-from vlmtrain.training.saved import groups_of, read_group, weight_groups
-from vlmtrain.training.state import Progress, TrainingState, copy_tensors, named_state
+from vlmtrain.training.state import Progress, TrainingState
 from vlmtrain.training.stops import NonFiniteTraining, SavingFails
 from vlmtrain.training.tensor_file import Content, TensorFile
 from vlmtrain.training.writing import Writing
 
 logger = logging.getLogger(__name__)
 
-EVERYTHING = "*"  # in place of a part
 NAME = re.compile(r"step-(\d{8,})")
 BEGUN, IS_THERE, FAILED = 0, 1, 2  # what the first rank tells the others of a staged folder
 
@@ -249,37 +244,6 @@ def step_of(folder: Path) -> int:
     return int(found[1])
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """Tensor names of a hand-over: found on both sides, only in the model, only in the checkpoint."""
-
-    matched: list[str]
-    missing: list[str]
-    unexpected: list[str]
-
-
-def load_part(checkpoint: Path, part: str, into: nn.Module) -> LoadReport:
-    """Give `into` what a checkpoint of an earlier stage learned for `part`, a component or a dotted part of one.
-
-    The part "*" is the whole model, own parameters such as a temperature included, as far as the stage trained it.
-    ValueError where no name matches or a shape differs.
-    """
-    component = part.split(".", 1)[0]
-    components = weight_groups(checkpoint) if part == EVERYTHING else [component]
-    saved = {name: value for each in components for name, value in _read_checked(checkpoint, each).items()}
-    prefix = "" if part == EVERYTHING else f"{part}."
-    given = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-    own = named_state(into)
-    matched = copy_tensors(checkpoint / part, given, own)
-    if not matched:
-        raise ValueError(
-            f"{checkpoint}: no tensor of {part} matches {type(into).__name__}; it holds "
-            f"{', '.join(sorted(given or saved)[:5])}; the module wants {', '.join(sorted(own)[:5])}"
-        )
-    follow_hand_over(into, matched)
-    return LoadReport(matched, sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys()))
-
-
 def _agreed(accelerator: Accelerator, number: int) -> int:
     """A number that only the first rank knows, on all of them; the others give 0."""
     return _sums(accelerator, [number])[0]
@@ -293,12 +257,3 @@ def _sums(accelerator: Accelerator, numbers: list[int]) -> list[int]:
 
 def _copied(content: Content) -> Content:
     return content.copied() if isinstance(content, TensorFile) else content
-
-
-def _read_checked(checkpoint: Path, component: str) -> dict[str, Tensor]:
-    groups = groups_of(checkpoint)
-    if component not in groups:
-        raise ValueError(f"{checkpoint} holds no {component}; it holds {', '.join(sorted(groups))}")
-    for file in groups[component]:
-        check_file(checkpoint, file)
-    return read_group(checkpoint, component)

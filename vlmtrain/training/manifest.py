@@ -57,15 +57,11 @@ def digest_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def check_file(folder: Path, name: str) -> Path:
-    """Path of one file of a published folder, verified; ValueError where it is not what the manifest says."""
-    files = read_manifest(folder)["files"]
-    if name not in files:
-        raise ValueError(f"{folder} holds no {name}; it holds {', '.join(sorted(files))}")
-    damage = _damage_of(folder, name, files[name])
+def check_file(folder: Path, name: str, facts: dict[str, Any]) -> None:
+    """ValueError where a file of a published folder is not what the manifest says: `facts`, of its `files`."""
+    damage = _damage_of(folder, name, facts)
     if damage:
         raise ValueError(f"{folder}: {damage}")
-    return folder / name
 
 
 def _damage_of(folder: Path, name: str, facts: dict[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ torch.distributed.checkpoint lays out safetensors, and `shapes.json`, for parts 
 
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,13 @@ OPTIMIZER, AVERAGES, OBJECTIVE = "optimizer", "ema", "objective"  # tensors besi
 
 def groups_of(folder: Path) -> dict[str, list[str]]:
     """Component, or "optimizer" and the like -> its files of tensors, by the manifest of a published folder."""
+    return group_files(read_manifest(folder)["files"])
+
+
+def group_files(files: Iterable[str]) -> dict[str, list[str]]:
+    """The same, by the names in a manifest that has been read."""
     groups: dict[str, list[str]] = {}
-    for file in sorted(read_manifest(folder)["files"]):
+    for file in sorted(files):
         if file.endswith(SUFFIX):
             groups.setdefault(file.split("/", 1)[0].removesuffix(SUFFIX), []).append(file)
     return groups
@@ -50,4 +56,9 @@ def _put_together(folder: Path) -> dict[str, Tensor]:
 
 def weight_groups(folder: Path) -> list[str]:
     """The components of which a checkpoint holds weights: those that were trained."""
-    return [group for group in groups_of(folder) if group not in (OPTIMIZER, AVERAGES, OBJECTIVE)]
+    return components_of(groups_of(folder))
+
+
+def components_of(groups: Iterable[str]) -> list[str]:
+    """Those of the groups that are weights."""
+    return [group for group in groups if group not in (OPTIMIZER, AVERAGES, OBJECTIVE)]
