@@ -15,7 +15,7 @@ from vlmtrain.data.forms.base import max_frames_of
 from vlmtrain.data.keys import key_of
 from vlmtrain.data.loading import EvaluationBatches, LoadingPlan, StepLoader, Transform
 from vlmtrain.data.quarantine import Quarantine
-from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, SampleOutcome
+from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluate_all
 from vlmtrain.journal import Journal
 from vlmtrain.nn.file_weights import weights_left_in_files
 from vlmtrain.nn.tile_sizes import Squares
@@ -135,17 +135,9 @@ class Stage:
         Where ranks hold parts of the weights, all evaluate the same; else the first does, and the others go on.
         """
         if self.accelerator.is_main_process or self.engine.needs_all_ranks:
-            return self.engine.inside(self._evaluate)
+            given = (self.evaluations, self.model, self.data.evaluation, self.evaluation_tools)
+            return self.engine.inside(partial(evaluate_all, *given))
         return EvaluationResult({})
-
-    def _evaluate(self) -> EvaluationResult:
-        metrics: dict[str, float] = {}
-        samples: list[SampleOutcome] = []
-        for evaluation in self.evaluations.values():
-            result = evaluation(self.model, self.data.evaluation, self.evaluation_tools)
-            metrics |= result.metrics
-            samples += result.samples
-        return EvaluationResult(metrics, samples)
 
     @property
     def evaluation_tools(self) -> EvaluationTools:

@@ -116,6 +116,15 @@ class Evaluation(Protocol):
     def __call__(self, model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools) -> EvaluationResult: ...
 
 
+def evaluate_all(
+    evaluations: Mapping[str, Evaluation], model: nn.Module, sources: Mapping[str, Any], tools: EvaluationTools
+) -> EvaluationResult:
+    """One after the other; of two figures of one name the later counts."""
+    results = [evaluation(model, sources, tools) for evaluation in evaluations.values()]
+    metrics = {name: value for result in results for name, value in result.metrics.items()}
+    return EvaluationResult(metrics, [sample for result in results for sample in result.samples])
+
+
 def pick_sources(sources: Mapping[str, Any], splits: Sequence[str] | None) -> dict[str, Any]:
     """The named splits, or all where `splits` is None; ValueError names those there are."""
     if splits is None:
