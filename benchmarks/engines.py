@@ -2,10 +2,8 @@
 
 import argparse
 import gc
-import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,10 +12,10 @@ from statistics import median
 from typing import Any
 
 import torch
+from ranks import hear_ranks, start_ranks, tell
 
 from vlmtrain.config.check import check
 from vlmtrain.config.compose import compose
-from vlmtrain.launch.processes import find_free_port
 from vlmtrain.run import open_run
 from vlmtrain.stage import Stage
 from vlmtrain.training.signals import Signals
@@ -57,17 +55,8 @@ def read_arguments() -> argparse.Namespace:
 def spread(engine: str, folder: Path) -> list[dict[str, Any]]:
     """What each rank of a run has to tell."""
     world = 1 if engine == "single" else read_arguments().processes
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(world)}
     command = [sys.executable, __file__, *sys.argv[1:], "--engine", engine, "--folder", str(folder)]
-    ranks = []
-    for rank in range(world):
-        ranked = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
-        with (folder / f"log-{rank}.txt").open("wb") as log:
-            ranks.append(subprocess.Popen(command, env={**os.environ, **ranked}, stdout=log, stderr=log))
-    for rank, process in enumerate(ranks):
-        if process.wait():
-            raise RuntimeError((folder / f"log-{rank}.txt").read_text()[-3000:])
-    return [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(world)]
+    return hear_ranks(start_ranks(command, world, folder), folder)
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -88,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> None:
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     losses = journal.losses if rank == 0 else []
     told = {"losses": losses, "seconds": journal.seconds, "holds": bytes_held(), "peak": peak}
-    (folder / f"told-{rank}.json").write_text(json.dumps(told))
+    tell(folder, told)
     os._exit(0)
 
 

@@ -1,7 +1,6 @@
 """What a rank takes while a frozen language model comes to it from its files; see README.md beside it."""
 
 import argparse
-import json
 import logging
 import os
 import subprocess
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ranks import hear_ranks, start_ranks, tell
 from torch import nn
 
 from vlmtrain.config.embedded import resolve_source
 from vlmtrain.language_models.causal import CausalLanguageModel
-from vlmtrain.launch.processes import find_free_port
 from vlmtrain.nn.file_weights import weights_left_in_files
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.engines.base import Engine
@@ -64,31 +63,21 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--where", help="folder for its files")
-    for told_to_children in ("--engine", "--source", "--loading", "--told"):
+    for told_to_children in ("--engine", "--source", "--loading"):
         parser.add_argument(told_to_children, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def spread(engine: str, world: int, loading: str, source: Path) -> tuple[int, list[dict[str, Any]]]:
     """The most private memory that a rank took beyond what it had before, and what each has to tell."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(world)}
     command = [sys.executable, __file__, "--engine", engine, "--loading", loading, "--source", str(source)]
-    ranks, files = [], [source.parent / f"told-{rank}.json" for rank in range(world)]
-    for rank, file in enumerate(files):
-        file.unlink(missing_ok=True)
-        environment = {**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with (source.parent / f"log-{rank}.txt").open("wb") as log:
-            called = [*command, "--told", str(file)]
-            ranks.append(subprocess.Popen(called, env=environment, stdout=log, stderr=log))
+    ranks = start_ranks(command, world, source.parent)
     peaks = [0] * world
     while any(process.poll() is None for process in ranks):
         for rank, process in enumerate(ranks):
             peaks[rank] = max(peaks[rank], private_bytes(process.pid))
         time.sleep(0.005)
-    for rank, process in enumerate(ranks):
-        if process.returncode:
-            raise RuntimeError((source.parent / f"log-{rank}.txt").read_text()[-3000:])
-    told = [json.loads(file.read_text()) for file in files]
+    told = hear_ranks(ranks, source.parent)
     return max(peak - each["before"] for peak, each in zip(peaks, told, strict=True)), told
 
 
@@ -110,7 +99,7 @@ def measure(arguments: argparse.Namespace) -> None:
     engine.lay_out(accelerator, step)
     engine.start(accelerator, step, build_optimizer(model, rates, AdamWChoices()))
     told = {"before": before, "holds": private_bytes(os.getpid()) - before, "seconds": time.perf_counter() - since}
-    Path(arguments.told).write_text(json.dumps(told))
+    tell(Path(arguments.source).parent, told)
     torch.distributed.barrier()
     os._exit(0)
 
