@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace) -> None:
     if arguments.engine == "none":
         make_files(Path(arguments.source), arguments.layers)
         return
-    accelerator = build_accelerator("fp32", int(os.environ["WORLD_SIZE"]))
+    accelerator = build_accelerator("fp32", int(os.environ.get("WORLD_SIZE", "1")))
     engine = ENGINES[arguments.engine]()
     before, since = private_bytes(os.getpid()), time.perf_counter()
     with weights_left_in_files() if arguments.loading == "left in files" else nullcontext():
@@ -100,7 +100,7 @@ def measure(arguments: argparse.Namespace) -> None:
     engine.start(accelerator, step, build_optimizer(model, rates, AdamWChoices()))
     told = {"before": before, "holds": private_bytes(os.getpid()) - before, "seconds": time.perf_counter() - since}
     tell(Path(arguments.source).parent, told)
-    torch.distributed.barrier()
+    accelerator.wait_for_everyone()
     os._exit(0)
 
 

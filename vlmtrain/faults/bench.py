@@ -21,7 +21,7 @@ PATIENCE = 240.0  # seconds until a run that should have ended counts as one tha
 # Patches through a linear layer, an MLP, two layers of Llama; dropout, so that randomness has to come back as well.
 TOY = [
     "experiment=llava", f"stages=[{STAGE}]", "model/encoder=patch_embedding", "model/language_model=llama_scratch",
-    "~model.encoder.tap", "model.encoder.image_size=32", "model.encoder.width=32",
+    "model.encoder.image_size=32", "model.encoder.width=32",
     "model.language_model.architecture.hidden_size=64", "model.language_model.architecture.intermediate_size=96",
     "model.language_model.architecture.num_hidden_layers=2", "model.language_model.architecture.num_key_value_heads=4",
     "model.language_model.architecture.attention_dropout=0.1",
