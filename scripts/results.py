@@ -22,7 +22,7 @@ from vlmtrain.config.compose import compose
 from vlmtrain.config.overrides import read_arguments
 from vlmtrain.config.sweep import read_sweep
 from vlmtrain.launch.arithmetic import count_arithmetic
-from vlmtrain.report.highlights import highlight
+from vlmtrain.report.highlights import Highlight, highlight
 from vlmtrain.report.start_summary import format_count
 from vlmtrain.report.summary_json import read_summary
 from vlmtrain.sweeps.equal_arithmetic import equal_arithmetic
@@ -38,8 +38,8 @@ stages; [results.json](results.json) has the commands and revisions. Figures are
 `trainer.threads=1` shared the machine with others: their seconds are no measure of speed.
 `python scripts/results.py NAME` trains both, unless runs/results/NAME holds them, and writes this page.
 
-| experiment | trainable | steps | seconds | held-out figure | value | control |
-| --- | --- | --- | --- | --- | --- | --- |
+| experiment | trainable | steps | seconds | held-out figure | value | control | beside it, of the same run |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 NOT_RUN = "not run"
 SWEEP_HEAD = """
@@ -89,7 +89,7 @@ def render(kept: dict[str, Any]) -> str:
     for name, entry in sorted(kept.items()):
         begin = [name, f"{entry['trainable_share']:.1%}", str(entry["steps"]), f"{entry['seconds']:.0f}"]
         for label, figure in entry["figures"].items():
-            lines.append(" | ".join([*begin, label, figure["value"], figure["control"]]))
+            lines.append(" | ".join([*begin, label, figure["value"], figure["control"], figure.get("note", "")]))
             begin = [""] * len(begin)
     return HEAD + "".join(f"| {line} |\n" for line in lines)
 
@@ -130,7 +130,8 @@ def _with_control(run: dict[str, Any], control: dict[str, Any] | None) -> dict[s
         "steps": entry["steps"],
         "seconds": entry["seconds"],
         "figures": {
-            label: {"value": value, "control": of_control.get(label, NOT_RUN)} for label, value in _figures(run).items()
+            each.label: {"value": each.value, "control": of_control.get(each.label, NOT_RUN), "note": each.note}
+            for each in _highlights(run)
         },
     }
 
@@ -156,12 +157,17 @@ def _entry(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(summary: dict[str, Any]) -> dict[str, str]:
-    """Label -> value of the last stage's highlights."""
+    """Label -> value."""
+    return {each.label: each.value for each in _highlights(summary)}
+
+
+def _highlights(summary: dict[str, Any]) -> list[Highlight]:
+    """Those of the last stage."""
     stage = summary["stages"][-1]["name"]
     metrics = {
         name.removeprefix(f"{stage}/"): value for name, value in summary["metrics"].items() if name.startswith(stage)
     }
-    return {each.label: each.value for each in highlight({stage: metrics})}
+    return highlight({stage: metrics})
 
 
 def _read(file: Path) -> dict[str, Any]:
