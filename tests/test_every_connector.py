@@ -146,12 +146,13 @@ def test_in_bf16_it_makes_nearly_the_same(name: str) -> None:
     assert (rounded.float() - exact).norm() < 0.03 * exact.norm()  # eight bits of mantissa, some layers deep
 
 
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", CONNECTORS)
-def test_under_autocast_it_reads_an_encoder_in_bf16(name: str) -> None:
+def test_under_autocast_it_reads_an_encoder_in_low_precision(name: str, low_format: torch.dtype) -> None:
     (connector, width), visual = make(name), features([1, 2])
     exact = connector(visual).embeddings
-    with torch.autocast("cpu", torch.bfloat16):
-        found = connector(replace(visual, patches=visual.patches.bfloat16())).embeddings
+    with torch.autocast("cpu", low_format):
+        found = connector(replace(visual, patches=visual.patches.to(low_format))).embeddings
     assert found.shape[-1] == width
     assert (found.float() - exact).norm() < 0.03 * exact.norm()
 

@@ -33,6 +33,7 @@ from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.files import PartFiles, WholeFiles
 from vlmtrain.training.hand_over import take_over
+from vlmtrain.training.loss_scale import build_loss_scale
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
@@ -171,7 +172,10 @@ class Stage:
         schedule = Schedule(choices["lr"], self.max_steps, choices["min_lr"], choices["warmup"], choices["schedule"])
         seed = key_of("training", self.run.seed, self.name)
         clip = settings["gradient_clip_norm"]
-        return Update(self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine)
+        scale = build_loss_scale(resolve_precision(settings["precision"]))
+        return Update(
+            self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine, scale
+        )
 
     def _loader(self) -> StepLoader:
         settings = self.config["trainer"]

@@ -322,20 +322,23 @@ def test_gradient_checkpointing_changes_no_gradient(kind: str) -> None:
 @pytest.mark.filterwarnings("error:Mismatch dtype")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_blocks_stay_in_full_precision_in_a_language_model_of_low_precision(autocast: bool, block: str) -> None:
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
+def test_blocks_stay_in_full_precision_in_a_language_model_of_low_precision(
+    low_format: torch.dtype, autocast: bool, block: str
+) -> None:
     exact_model = make_language_model("llama")
     exact = loss_of(exact_model, make_gated(exact_model, block=block, gates=0.5), items_of(*MIXED))
-    language_model = make_language_model("llama").to(torch.bfloat16)
+    language_model = make_language_model("llama").to(low_format)
     fusion = make_gated(language_model, block=block, gates=0.5)
     seen: list[tuple[torch.dtype, bool]] = []
     for each in fusion.blocks.values():
         each.attention.to_query.register_forward_hook(
             lambda _, __, out: seen.append((out.dtype, torch.is_autocast_enabled("cpu")))
         )
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", low_format, enabled=autocast):
         low = loss_of(language_model, fusion, items_of(*MIXED))
     low.backward()
-    assert set(seen) == {(torch.bfloat16 if autocast else torch.float32, autocast)}
+    assert set(seen) == {(low_format if autocast else torch.float32, autocast)}
     assert {parameter.grad.dtype for parameter in fusion.parameters()} == {torch.float32}
     torch.testing.assert_close(low.float(), exact, atol=0.1, rtol=0.05)
 

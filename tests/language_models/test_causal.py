@@ -130,6 +130,20 @@ def test_a_head_that_is_not_understood_is_refused() -> None:
         CausalLanguageModel.from_model(model, None)
 
 
+@pytest.mark.parametrize("weights", [torch.float32, torch.float16])
+@pytest.mark.parametrize("architecture", FAMILIES, ids=NAMES)
+def test_in_fp16_padding_on_the_left_is_not_heard(architecture: dict[str, object], weights: torch.dtype) -> None:
+    """As where texts are written: its positions see nothing, and must not be NaN in the values of others."""
+    language_model = make(architecture)
+    embeddings, mask, _ = rows(language_model.width)
+    mask = mask.flip(1)
+    exact = language_model.model(inputs_embeds=embeddings, attention_mask=mask.long()).logits
+    low = language_model.to(weights).model
+    with torch.autocast("cpu", torch.float16, enabled=weights == torch.float32):
+        rough = low(inputs_embeds=embeddings.to(weights), attention_mask=mask.long()).logits
+    assert (rough.float() - exact)[mask].abs().max() < 0.02 * exact.abs().max()
+
+
 def test_generation_is_greedy_and_stops_at_the_terminator(byte_tokenizer: str) -> None:
     language_model = make(tokenizer=byte_tokenizer)
     with torch.no_grad():

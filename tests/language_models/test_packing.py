@@ -108,6 +108,21 @@ def test_rows_are_shared_and_checkpointed_blocks_run_the_same(name: str) -> None
         torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-9)
 
 
+@pytest.mark.parametrize("weights", [torch.float32, torch.float16])
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("name", MAKERS)
+def test_in_fp16_masks_leave_loss_and_gradients_finite(name: str, is_packed: bool, weights: torch.dtype) -> None:
+    """A mask of fp32's smallest number is -infinity in fp16, and a row that sees nothing would be NaN."""
+    language_model = make(name)
+    wanted, _ = loss_and_gradient(name, language_model)
+    low = (with_packing(language_model) if is_packed else language_model).to(weights)
+    assert isinstance(low, PretrainedLanguageModel)
+    with torch.autocast("cpu", torch.float16):
+        loss, gradients = loss_and_gradient(name, low)
+    assert loss.item() == pytest.approx(wanted.item(), rel=0.05)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_no_sample_hears_another(name: str) -> None:
     language_model = with_packing(make(name), 40)

@@ -136,6 +136,20 @@ def test_t57_hidden_words_are_told_from_the_image_and_from_both_sides(words_fold
             assert changed[of_last:].all() and not changed[:of_last].any()
 
 
+@pytest.mark.parametrize("stream", STREAMS)
+def test_in_fp16_padding_leaves_answers_and_gradients_finite(words_folder: str, stream: str) -> None:
+    model = make(words_folder, stream).eval()
+    text, rows = texts(model), torch.arange(3)
+    exact = model.match(model.encode(images(3)), text, rows)
+    with torch.autocast("cpu", torch.float16):
+        features = model.encode(images(3))
+        rough = model.match(features, text, rows)
+        found = model.hidden_states(features, text.masked, rows)
+        (rough.float().sum() + found.head(found.states).float().square().mean()).backward()
+    torch.testing.assert_close(rough.float(), exact, atol=0.02, rtol=0.02)
+    assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+
+
 def test_gradient_checkpointing_changes_nothing(words_folder: str) -> None:
     for stream in STREAMS:
         gradients = []

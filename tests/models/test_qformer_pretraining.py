@@ -263,12 +263,13 @@ def test_a_frozen_encoder_builds_no_graph_and_a_learning_one_does(ours):
     ours.encoder.requires_grad_(False)
 
 
-def test_bf16_autocast_over_bf16_frozen_patches_stays_close_and_finite(ours):
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
+def test_autocast_over_frozen_patches_of_its_format_stays_close_and_finite(ours, low_format):
     text = written(ours)
     wanted = all_three(ours, ours.encode(visual_of()), text)
     features = ours.encode(visual_of())
-    low = type(features)(features.patches.bfloat16(), features.tiles_per_item, features.items_per_sample)
-    with torch.autocast("cpu", torch.bfloat16):
+    low = type(features)(features.patches.to(low_format), features.tiles_per_item, features.items_per_sample)
+    with torch.autocast("cpu", low_format):
         got = all_three(ours, low, text)
     got.backward()
     assert abs(got - wanted) < 0.05 * abs(wanted)

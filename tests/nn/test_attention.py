@@ -22,7 +22,7 @@ def test_both_paths_agree_under_any_mask(batch, queries, keys, seed):
     torch.testing.assert_close(fused, written_out, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_query_that_sees_nothing_gets_zeros_and_no_nan_in_its_gradient(dtype):
     query, key, value = (x.requires_grad_() for x in tensors(dtype=dtype))
     mask = torch.ones(2, 1, 3, 5, dtype=torch.bool)

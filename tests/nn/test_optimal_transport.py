@@ -89,9 +89,10 @@ def test_what_is_alike_costs_less(same: bool):
     assert (float(cost) < 0.01) == same
 
 
-def test_in_bf16_autocast_it_computes_in_fp32():
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
+def test_under_autocast_it_computes_in_fp32(low_format):
     x, y = vectors(1, 4, 16), vectors(1, 6, 16, seed=1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", low_format):
         found = transport_cost(x, y, masks([4], 4), masks([6], 6))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, transport_cost(x, y, masks([4], 4), masks([6], 6)))

@@ -73,10 +73,11 @@ def test_a_batch_of_one_keeps_its_shapes_and_loses_nothing(batch_of, make_model,
     assert step.metrics == {"image_to_text@1": (1.0, 1), "text_to_image@1": (1.0, 1)}
 
 
-def test_similarity_stays_fp32_under_autocast():
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
+def test_similarity_stays_fp32_under_autocast(low_format):
     images, texts = torch.randn(3, 2, 8), torch.randn(4, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert similarity(images.bfloat16(), texts).dtype == torch.float32
+    with torch.autocast("cpu", low_format):
+        assert similarity(images.to(low_format), texts).dtype == torch.float32
         found = similarity(images, texts)
     torch.testing.assert_close(found, torch.einsum("bqe,ce->bqc", images, texts).amax(1))
 

@@ -72,8 +72,21 @@ def test_weights_are_fp32_where_trained_and_bf16_where_frozen() -> None:
     set_weight_precision(holder, "bf16")
     assert [parameter.dtype for parameter in holder.parameters()] == [torch.bfloat16] * 2 + [torch.float32]
     assert resolve_precision("bf16") == "bf16"
-    with pytest.raises(ValueError, match="auto, fp32 or bf16"):
-        resolve_precision("fp16")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'fp8' is unknown; use auto, fp32, bf16, fp16"):
+        resolve_precision("fp8")  # type: ignore[arg-type]
+
+
+def test_frozen_weights_go_to_fp16_where_they_fit_and_were_not_given_as_bf16() -> None:
+    model = nn.ModuleDict({"tower": nn.Sequential(nn.Linear(2, 2)), "writer": nn.Linear(2, 2).bfloat16()})
+    set_trainability(model, {"tower": None, "writer": None})
+    set_weight_precision(model, "fp16")
+    assert {each.dtype for each in model["tower"].parameters()} == {torch.float16}
+    assert {each.dtype for each in model["writer"].parameters()} == {torch.bfloat16}
+    for wrong in (-7e4, 7e4):
+        tower = model["tower"].float()
+        tower[0].weight.data[1, 0] = wrong
+        with pytest.raises(ValueError, match=r"tower\.0\.weight holds .* 70000, and fp16 ends at 65504.*bf16 or fp32"):
+            set_weight_precision(model, "fp16")
 
 
 class Checkpointable(nn.Module):

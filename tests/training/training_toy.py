@@ -35,7 +35,9 @@ from vlmtrain.training.engines.fsdp2 import FSDP2
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.engines.zero3 import Zero3
 from vlmtrain.training.files import PartFiles, WholeFiles
+from vlmtrain.training.loss_scale import DynamicLossScale, build_loss_scale
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer, optimizer_tensors
+from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
@@ -167,13 +169,15 @@ def toy_batch(samples: list[int], step: int) -> Batch:
 def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Trainer:
     """A trainer of the toy; for `choices` see the calls of `choices.get`."""
     world = int(str(choices.get("world", 1)))
-    accelerator = build_accelerator("fp32", world)
+    precision = resolve_precision(choices.get("precision", "fp32"))  # type: ignore[arg-type]
+    accelerator = build_accelerator(precision, world)
     torch.manual_seed(0)
     model = ToyModel(float(str(choices.get("dropout", 0.1))))
     rates = choices.get("rates", FROZEN_ENCODER)
     assert isinstance(rates, dict)
     thawing = Thawing(rates)
     multiples = set_trainability(model, thawing.at_the_end())
+    set_weight_precision(model, precision)
     objective = choices.get("objective", Guessing())
     assert isinstance(objective, Objective)
     step = TrainingStep(model, objective)
@@ -187,7 +191,8 @@ def build_trainer(folder: Path, max_steps: int = 12, **choices: object) -> Train
     state = TrainingState(model, optimizer, average, objective, engine)
     lr = float(str(choices.get("lr", 0.01)))
     schedule = Schedule(lr=lr, max_steps=int(str(choices.get("schedule_steps", max_steps))), warmup=2)
-    update = Update(accelerator, step, optimizer, schedule, 3, average=average, thawing=thawing, engine=engine)
+    scale = DynamicLossScale(*choices["loss_scale"]) if "loss_scale" in choices else build_loss_scale(precision)  # type: ignore[misc]
+    update = Update(accelerator, step, optimizer, schedule, 3, 1.0, average, thawing, engine, scale)
     size, accumulate = int(str(choices.get("size", 8))), int(str(choices.get("accumulate", 1)))
     source = ToySteps(size, accumulate, accelerator.process_index, world)
     checkpoints = Checkpoints(

@@ -41,7 +41,12 @@ class TrainerConfig:
     accumulate: int = option(
         1, "micro-batches per process and step", low=1, also=("gradient_accumulation_steps", "grad_accum")
     )
-    precision: str = option("auto", "number format of arithmetic", choices=("auto", "fp32", "bf16"), also=("dtype",))
+    precision: str = option(
+        "auto",
+        "number format of arithmetic; fp16 with a loss scale",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        also=("dtype",),
+    )
     gradient_clip_norm: float | None = option(
         1.0, "largest gradient norm; null: no limit", above=0, also=("grad_clip", "max_grad_norm", "clip")
     )

@@ -71,11 +71,11 @@ class CoCa(nn.Module):
         return VisualFeatures(pooled, features.tiles_per_item, features.items_per_sample)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
-        return F.normalize(self.visual_projection(visual.patches[:, 0]), dim=-1).unsqueeze(1)
+        return F.normalize(self.visual_projection(visual.patches[:, 0]).float(), dim=-1).unsqueeze(1)
 
     def embed_text(self, text: TextBatch) -> Tensor:
         vectors, _ = self.decoder.read(text.input_ids, text.attention_mask)
-        return F.normalize(self.text_projection(vectors), dim=-1)
+        return F.normalize(self.text_projection(vectors).float(), dim=-1)
 
     def similarity_scale(self) -> Tensor:
         """The scale, at most 100."""

@@ -74,7 +74,7 @@ class DualEncoder(nn.Module):
         return encode_images(self.encoder, visual)
 
     def embed_visual(self, visual: VisualFeatures) -> Tensor:
-        return F.normalize(self.project_visual(visual), dim=-1).unsqueeze(1)
+        return F.normalize(self.project_visual(visual).float(), dim=-1).unsqueeze(1)
 
     def project_visual(self, visual: VisualFeatures) -> Tensor:
         """The vectors of the images [B, E] as they are before they get unit length."""
@@ -88,7 +88,7 @@ class DualEncoder(nn.Module):
         return projected
 
     def embed_text(self, text: TextBatch) -> Tensor:
-        return F.normalize(self.text_projection(self.text_encoder(text)), dim=-1)
+        return F.normalize(self.text_projection(self.text_encoder(text)).float(), dim=-1)
 
     def similarity_scale(self) -> Tensor:
         """The scale, within `max_scale`."""

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from vlmtrain.batch import IGNORED_TARGET
 
+# Finite in fp16 too, with a score added: autocast may lower a mask, and where all is -infinity, softmax is NaN.
+CLOSED = torch.finfo(torch.float16).min / 2
+
 
 def prefix_of(targets: Tensor) -> Tensor:
     """[B, T] -> [B, T] bool: up to and with the position of the first supervised target; all where there is none."""
@@ -32,4 +35,4 @@ def same_sample(readers: Tensor, read: Tensor) -> Tensor:
 
 def added_to_scores(sees: Tensor, dtype: torch.dtype) -> Tensor:
     """[B, L, T] bool -> [B, 1, L, T]: 0 where a position sees another, next to nothing elsewhere."""
-    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min).unsqueeze(1)
+    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, CLOSED).unsqueeze(1)

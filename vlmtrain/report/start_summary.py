@@ -18,7 +18,7 @@ class PartLine:
     source: str  # folder or name of its weights, "random", "stage representation"
     parameters: int
     trainable: int  # in the stage that trains most of it
-    precision: str  # "fp32", "bf16"
+    precision: str  # "fp32", "bf16", "fp16"
 
 
 @dataclass(frozen=True)

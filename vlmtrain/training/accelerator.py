@@ -5,10 +5,24 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from vlmtrain.training.precision import Precision, resolve_precision
+from vlmtrain.training.precision import FORMATS, Precision, resolve_precision
+
+
+class AutocastingAccelerator(Accelerator):  # type: ignore[misc]  # accelerate is not typed
+    """One whose autocast is torch's, of any format on any device.
+
+    Accelerate's own is one of a process for good, and in fp16 it wants a GPU and brings a loss scale along that no
+    engine knows.
+    """
+
+    number_format: torch.dtype = torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """A block in which matrix products are made in `number_format`."""
+        is_lower = self.number_format != torch.float32
+        return torch.autocast(self.device.type, self.number_format if is_lower else None, enabled=is_lower)
 
 
 def build_accelerator(precision: Precision = "auto", num_processes: int = 1, timeout_minutes: int = 30) -> Accelerator:
@@ -18,15 +32,13 @@ def build_accelerator(precision: Precision = "auto", num_processes: int = 1, tim
     (vlmtrain.training.engines).
     """
     _check_processes(num_processes)
-    mixed_precision = "bf16" if resolve_precision(precision) == "bf16" else "no"
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
-        AcceleratorState._reset_state()  # an earlier stage of this process ran in another precision
-    accelerator = Accelerator(
+    accelerator = AutocastingAccelerator(
         # Without it, accelerate on a machine without GPU takes every process for the only one.
         cpu=not torch.cuda.is_available(),
-        mixed_precision=mixed_precision,
+        mixed_precision="no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))],
     )
+    accelerator.number_format = FORMATS[resolve_precision(precision)]
     if accelerator.num_processes != num_processes:
         raise ValueError(
             f"distributed.num_processes is {num_processes}, but {accelerator.num_processes} process(es) found each "

@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
 from vlmtrain.nn.wrapping import find_units
+from vlmtrain.training.precision import Resolved
 from vlmtrain.training.sharing import Gathered, Sharing
 
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 MASTER_BYTES = 4  # trained weights, their gradients and each of Adam's two moments are fp32
 KEPT_PER_OUTPUT = 2.0  # activations that backward keeps per output of a linear layer: norms, activation functions, ...
@@ -60,7 +60,7 @@ def list_part_costs(model: nn.Module) -> list[PartCost]:
 
 def estimate_memory(
     model: nn.Module,
-    precision: Literal["fp32", "bf16"],
+    precision: Resolved,
     micro_batch: int,
     is_checkpointing: bool = False,
     sharing: Sharing | None = None,

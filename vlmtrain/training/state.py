@@ -38,6 +38,7 @@ class Progress:
     samples: int = 0
     skipped_in_a_row: int = 0
     open_interval: dict[str, Any] = field(default_factory=dict)  # of the meter: steps that no line has told of yet
+    loss_scale: dict[str, float] = field(default_factory=dict)
 
 
 class TrainingState:

@@ -78,6 +78,7 @@ class Trainer:
         progress = self.checkpoints.restore_newest()
         self.progress = progress or Progress()
         self.meter.continue_interval(self.progress.open_interval, self.accelerator)
+        self.update.loss_scale.restore(self.progress.loss_scale)
         self._saved_step = self.progress.step
         return progress is not None
 
@@ -101,6 +102,7 @@ class Trainer:
         with self.watch.during("save"):
             check_parity(self.accelerator, self.update.engine.replicas(self.model))
             self.progress.open_interval = self.meter.open_interval(self.accelerator)
+            self.progress.loss_scale = self.update.loss_scale.state()
             if self.checkpoints.save(self.progress):
                 self._saved_step = self.progress.step
 
@@ -146,7 +148,7 @@ class Trainer:
         self.meter.add(result, samples, waited, self._count_truncated())
         if result.is_applied:
             self.progress.skipped_in_a_row = 0
-        else:
+        elif not result.has_scale_fallen:
             self._skip(result)
         self.progress.step += 1
         self.progress.samples += samples
@@ -178,7 +180,8 @@ class Trainer:
         if skipped >= self.max_skipped_steps:
             raise NonFiniteTraining(
                 f"loss or gradient was NaN or infinite in {skipped} steps in a row, the last one step {step} "
-                f"(samples in {self.logs / 'skipped_steps.jsonl'}); lower optimizer.lr or use trainer.precision=fp32"
+                f"(samples in {self.logs / 'skipped_steps.jsonl'}); lower optimizer.lr or use trainer.precision=fp32 "
+                "(bf16 in place of fp16, which ends at 65504)"
             )
 
     def _run_due_actions(self) -> None:

@@ -14,6 +14,7 @@ from vlmtrain.objectives.base import Everyone, Lesson, Loss
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
+from vlmtrain.training.loss_scale import LossScale
 from vlmtrain.training.optimizer import set_learning_rate
 from vlmtrain.training.randomness import seed_micro_batch
 from vlmtrain.training.schedule import Schedule
@@ -36,6 +37,7 @@ class UpdateResult:
     learning_rate: float
     is_applied: bool  # False: loss or gradient was not finite on some rank, and the weights are as before
     should_stop: bool  # some rank was told to stop
+    has_scale_fallen: bool = False  # not applied since the loss was scaled too high, which is no fault
 
     def loss(self) -> Tensor:
         """This rank's share of the loss."""
@@ -60,6 +62,7 @@ class Update:
     average: ExponentialMovingAverage | None = None
     thawing: Thawing | None = None  # None: what trains, trains from the first step
     engine: Engine = field(default_factory=Replicated)  # how weights, gradients and moments lie on the ranks
+    loss_scale: LossScale = field(default_factory=LossScale)
     _needs: dict[str, bool] = field(init=False, default_factory=dict)
     _phase: int = field(init=False, default=0)
 
@@ -94,16 +97,20 @@ class Update:
         losses = self._backward(micro_batches, step, lessons, everyone, features)
         weights = self.training_step.objective.weights()
         shares = {term: torch.stack([loss.totals[term] for loss in losses]).sum() for term in weights}
+        self.loss_scale.undo(self.engine)
         norm, loss = self.engine.gradient_norm(), weighted_sum(shares, weights)
-        is_finite, should_stop = self._agree(torch.isfinite(norm) & torch.isfinite(loss), stop_requested)
-        if is_finite:
+        is_broken, overflows, should_stop = self._agree(~torch.isfinite(loss), ~torch.isfinite(norm), stop_requested)
+        # the loss itself is not scaled
+        has_scale_fallen = not is_broken and self.loss_scale.follow(is_finite=not overflows, step=step)
+        is_applied = not (is_broken or overflows)
+        if is_applied:
             self._apply(norm)
             if lessons:
                 self._keep(lessons, everyone, step)
         else:
             self.engine.discard()
         metrics = _added([loss.metrics for loss in losses])
-        return UpdateResult(shares, metrics, weights, norm, learning_rate, is_finite, should_stop)
+        return UpdateResult(shares, metrics, weights, norm, learning_rate, is_applied, should_stop, has_scale_fallen)
 
     def _thaw(self, step: int) -> None:
         """Free what trains from here on; freeze it again where training went back behind that step."""
@@ -148,7 +155,7 @@ class Update:
                 with self.accelerator.autocast():
                     loss = self.engine.forward(batch, view, features[index], lessons[index] if lessons else None)
                 shares = {term: loss.totals[term] / counts[term] for term in weights}
-                self.engine.backward(weighted_sum(shares, weights))
+                self.engine.backward(weighted_sum(shares, weights) * self.loss_scale.value)
             losses.append(Loss({term: share.detach() for term, share in shares.items()}, _detached(loss.metrics)))
         return losses
 
@@ -203,11 +210,10 @@ class Update:
         if self.average is not None:
             self.average.update()
 
-    def _agree(self, is_finite: Tensor, stop_requested: bool) -> tuple[bool, bool]:
-        """The step's only wait for the device: is every rank's step finite, was any rank told to stop?"""
-        flags = torch.stack([(~is_finite).float(), torch.full_like(is_finite, stop_requested, dtype=torch.float)])
-        any_broken, any_stop = self.accelerator.reduce(flags, reduction="sum").tolist()
-        return any_broken == 0, any_stop > 0
+    def _agree(self, is_broken: Tensor, overflows: Tensor, stop_requested: bool) -> list[bool]:
+        """The step's only wait for the device: is a loss or a gradient not finite, was a rank told to stop?"""
+        flags = torch.stack([is_broken.float(), overflows.float(), is_broken.new_full((), stop_requested).float()])
+        return [count > 0 for count in self.accelerator.reduce(flags, reduction="sum").tolist()]
 
     def _seed(self, step: int, index: int) -> None:
         seed_micro_batch(self.seed, step, index * self.accelerator.num_processes + self.accelerator.process_index)

@@ -63,6 +63,10 @@ class Engine(ABC):
         """Around forward and backward of a micro-batch; gradients need not be those of all ranks before the last."""
 
     @abstractmethod
+    def divide_gradient(self, scale: float) -> None:
+        """By a power of two that the losses were multiplied by; asked between the last backward and the norm."""
+
+    @abstractmethod
     def gradient_norm(self) -> Tensor:
         """Of the global gradient, the same on all ranks; nothing has been applied yet."""
 

@@ -27,7 +27,8 @@ AGE, MOMENTS = "step", ("exp_avg", "exp_avg_sq")  # torch's AdamW calls them so
 class DeepSpeed(Engine):
     """What the stages of ZeRO have in common.  DeepSpeed is handed our optimizer, and takes steps when told to.
 
-    It keeps weights in fp32; trainer.precision=bf16 is autocast, as with every engine.
+    It keeps weights in fp32; trainer.precision=bf16 and fp16 are autocast, as with every engine.  It takes the loss
+    scale for a static one of its own, of this step, and divides by it where it clips.
     """
 
     deepspeed: Any = None  # a DeepSpeedEngine, and its ZeRO optimizer
@@ -102,13 +103,17 @@ class DeepSpeed(Engine):
         self.deepspeed.set_gradient_accumulation_boundary(is_last)
         yield
 
+    def divide_gradient(self, scale: float) -> None:
+        self.zero.loss_scaler.cur_scale = scale
+
     def gradient_norm(self) -> Tensor:
-        return self.norm().to(self.accelerator.device)
+        return self.norm().to(self.accelerator.device) / self.zero.loss_scaler.cur_scale
 
     def apply(self, norm: Tensor, limit: float | None) -> None:
         self.zero.clip_grad = limit or 0.0
         self.zero.step()
         self.zero.zero_grad(set_to_none=True)
+        self.zero.loss_scaler.cur_scale = 1.0  # else it would multiply the next losses itself
 
     def discard(self) -> None:
         # a gradient that is not finite ZeRO throws away itself, on all ranks

@@ -118,6 +118,10 @@ class FSDP2(Engine):
     def syncing(self, is_last: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def divide_gradient(self, scale: float) -> None:
+        for gradient in self._gradients():
+            gradient.div_(scale)
+
     def gradient_norm(self) -> Tensor:
         self._add_up_copied()
         squares = torch.zeros((), device=self.accelerator.device)
@@ -133,9 +137,8 @@ class FSDP2(Engine):
     def apply(self, norm: Tensor, limit: float | None) -> None:
         if limit is not None:
             factor = (limit / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grads_with_norm_
-            for parameter in (*self._sharded, *self._copied):
-                if parameter.grad is not None:
-                    _local(parameter.grad).mul_(factor.to(_local(parameter.grad).device))
+            for gradient in self._gradients():
+                gradient.mul_(factor.to(gradient.device))
         self.optimizer.step()
         self.discard()
 
@@ -208,6 +211,11 @@ class FSDP2(Engine):
         self._is_first_copy = accelerator.process_index < world // self.copies
         self._parts, self._part = mesh["parts"].size(), mesh.get_local_rank("parts")
         return mesh
+
+    def _gradients(self) -> list[Tensor]:
+        """What this rank holds of each."""
+        parameters = (*self._sharded, *self._copied)
+        return [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
 
     def _add_up_copied(self) -> None:
         """Gradients of what each rank holds a copy of; FSDP knows nothing of these."""

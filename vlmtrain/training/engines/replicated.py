@@ -64,9 +64,12 @@ class Replicated(Engine):
             return nullcontext()
         return self.wrapped.no_sync()
 
+    def divide_gradient(self, scale: float) -> None:
+        for gradient in self._gradients():
+            gradient.div_(scale)
+
     def gradient_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return torch.nn.utils.get_total_norm(self._gradients())
 
     def apply(self, norm: Tensor, limit: float | None) -> None:
         if limit is not None:
@@ -89,6 +92,9 @@ class Replicated(Engine):
 
     def replicas(self, model: nn.Module) -> dict[str, Tensor]:
         return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
