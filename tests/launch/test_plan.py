@@ -69,6 +69,15 @@ def test_memory_is_weights_gradients_and_moments_of_what_trains() -> None:
     assert estimate_memory(Toy(), "bf16", 8, has_average=True).optimizer == 45 * 12
 
 
+def test_fp16_is_counted_like_bf16() -> None:
+    with torch.device("meta"):
+        toy = Toy()
+    toy.encoder.float()
+    set_weight_precision(toy, "fp16")
+    assert list_part_costs(toy)[0].precision == "fp16"
+    assert estimate_memory(toy, "fp16", micro_batch=8) == estimate_memory(Toy(), "bf16", micro_batch=8)
+
+
 @pytest.mark.parametrize(
     ("engine", "weights", "gradients", "moments", "gathered"),
     [
