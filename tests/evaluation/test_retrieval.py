@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,6 +68,18 @@ def test_the_very_same_caption_counts_as_right_too(make_model, make_tools, recor
     result = Retrieval("test", num_candidates=4)(make_model(), sources, make_tools(3))
     assert result.metrics["test/image_to_text_r1"] == 1.0
     assert result.metrics["test/text_to_image_r1"] == 1.0
+
+
+@pytest.mark.parametrize("low_format", [torch.bfloat16, torch.float16])
+def test_scores_are_fp32_under_autocast(make_model, make_tools, records_of, low_format):
+    """Texts that are alike to a thousandth stay apart, and the matching head's answers have a place beside them."""
+    directions = torch.eye(256)[:1] + 1e-3 * torch.eye(256)
+    tools = replace(make_tools(), autocast=lambda: torch.autocast("cpu", low_format))
+    evaluation = Retrieval("test", num_candidates=8, rerank=2)
+    metrics = evaluation(
+        make_model(directions.unsqueeze(1), directions), {"test": records_of(range(1, 9))}, tools
+    ).metrics
+    assert metrics["test/image_to_text_r1"] == metrics["test/image_to_text_r1_reranked"] == 1.0
 
 
 def test_reranking_orders_only_the_best_candidates(make_model, make_tools, records_of):

@@ -152,7 +152,8 @@ class ComposedRetrieval:
 
 def cosines(queries: Tensor, candidates: Tensor) -> Tensor:
     """[Q, E], [C, E] -> [Q, C] in fp32, whatever their lengths."""
-    return F.normalize(queries.float(), dim=-1) @ F.normalize(candidates.float(), dim=-1).T
+    with torch.autocast(queries.device.type, enabled=False):
+        return F.normalize(queries.float(), dim=-1) @ F.normalize(candidates.float(), dim=-1).T
 
 
 def find(queries: Tensor, candidates: Tensor, top: int) -> Tensor:

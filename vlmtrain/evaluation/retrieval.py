@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from einops import einsum
 from torch import Tensor, nn
 
 from vlmtrain.batch import Batch, TextBatch, VisualFeatures
@@ -21,6 +20,7 @@ from vlmtrain.evaluation.base import (
 )
 from vlmtrain.evaluation.joining import join_batches, take_rows, take_text_rows
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
+from vlmtrain.objectives.similarity import similarity
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +126,7 @@ class Retrieval:
 
     def _measure(self, model: EmbedsBoth, group: _Group) -> tuple[Tensor, dict[str, float]]:
         features = model.encode(group.batch.visual)
-        queries, texts = model.embed_visual(features).float(), model.embed_text(group.batch.text).float()
-        scores = einsum(queries, texts, "image query width, text width -> image query text").amax(dim=1)
+        scores = similarity(model.embed_visual(features), model.embed_text(group.batch.text))
         same = same_rows(group.batch.text.input_ids, group.batch.text.attention_mask)
         metrics = _recalls(scores, scores.T, same, "")
         if self.rerank and isinstance(model, MatchesPairs):

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import einsum
 from torch import Tensor
 
 from vlmtrain.evaluation.base import EvaluationTools
 from vlmtrain.evaluation.classification import ClassifiedImages, Classifier, Classify
 from vlmtrain.layout import Layout, Part, Text, Visual
 from vlmtrain.models.capabilities import EmbedsBoth
+from vlmtrain.objectives.similarity import similarity
 
 
 class ZeroShot(Classifier):
@@ -43,7 +43,7 @@ def class_weights(
 
 def zero_shot_logits(queries: Tensor, weights: Tensor) -> Tensor:
     """[B, Q, E] vectors of images, [C, E] of classes -> [B, C] cosines."""
-    return einsum(queries, weights, "image query width, name width -> image query name").amax(dim=1)
+    return similarity(queries, weights)
 
 
 def _class_weight(
