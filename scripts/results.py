@@ -30,16 +30,18 @@ from vlmtrain.sweeps.equal_arithmetic import equal_arithmetic
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "runs" / "results"
 KEPT, KEPT_SWEEPS, TABLE = (ROOT / "docs" / name for name in ("results.json", "sweeps.json", "results.md"))
+SPEEDS, DATE = ROOT / "benchmarks" / "results", "????-??-??_??-??-??"
 HEAD = """# Results
 
 Experiments at `scale=tiny` on two CPU cores. The control is the same run trained on other samples' images
 (`shuffle_images=true`) and evaluated on the right ones: what text alone gives. Seconds are those of training, all
 stages; [results.json](results.json) has the commands and revisions. Figures are of one seed. Runs with
-`trainer.threads=1` shared the machine with others: their seconds are no measure of speed.
+`trainer.threads=1` shared the machine with others: their seconds are no measure of speed. "Alone" is what the steps of
+today's configuration take where nothing else runs, told from some 20 of them (`python benchmarks/speed.py`).
 `python scripts/results.py NAME` trains both, unless runs/results/NAME holds them, and writes this page.
 
-| experiment | trainable | steps | seconds | held-out figure | value | control | beside it, of the same run |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| experiment | trainable | steps | seconds | alone | held-out figure | value | control | beside it, of the same run |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 NOT_RUN = "not run"
 SWEEP_HEAD = """
@@ -88,6 +90,7 @@ def render(kept: dict[str, Any]) -> str:
     lines = []
     for name, entry in sorted(kept.items()):
         begin = [name, f"{entry['trainable_share']:.1%}", str(entry["steps"]), f"{entry['seconds']:.0f}"]
+        begin.append(_seconds_alone(name))
         for label, figure in entry["figures"].items():
             lines.append(" | ".join([*begin, label, figure["value"], figure["control"], figure.get("note", "")]))
             begin = [""] * len(begin)
@@ -104,6 +107,20 @@ def render_sweep(name: str, entries: dict[str, Any]) -> str:
         amounts = [str(entry["steps"]), f"{entry['arithmetic']:.2e}", f"{entry['seconds']:.0f}"]
         rows.append([setting, *counts, *amounts, *(entry["figures"].get(label, "") for label in labels)])
     return SWEEP_HEAD.format(name=name) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _seconds_alone(name: str) -> str:
+    """Of training, all stages, by the newest measurement of speed; empty where there is none."""
+    measured = sorted(SPEEDS.glob(f"{DATE}-{name}.json"))
+    if not measured:
+        return ""
+    speeds = json.loads(measured[-1].read_text())["stages"]
+    trainers = {stage: config["trainer"] for stage, config in _compose([f"experiment={name}"])["stages"].items()}
+    seconds = [
+        trainers[stage]["max_steps"] * trainers[stage]["batch_size"] / speed["samples_per_second"]
+        for stage, speed in speeds.items()
+    ]
+    return f"{sum(seconds):.0f}"
 
 
 def _compose(overrides: list[str]) -> dict[str, Any]:
