@@ -106,7 +106,7 @@ def test_no_text_at_all_reads_as_an_empty_prompt(byte_tokenizer: str) -> None:
 
 
 def test_it_starts_from_stage_one_under_the_same_names(byte_tokenizer: str, tmp_path: Path) -> None:
-    from vlmtrain.training.checkpoint import copy_tensors, named_state
+    from vlmtrain.training.state import copy_tensors, named_state
 
     made = connector(byte_tokenizer)
     stage_one = QFormerPretraining(VisionTransformer(16, 8, ENCODER, 1, 2), TINY_QFORMER, byte_tokenizer)
