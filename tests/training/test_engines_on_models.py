@@ -7,22 +7,30 @@ import pytest
 from engine_runs import finish, start
 
 ENGINES = ["ddp", "fsdp2", "deepspeed_zero1", "deepspeed_zero2", "deepspeed_zero3"]
-STAGES = {"blip2_opt": "language", "flamingo": "documents", "clip": "contrastive"}
+STAGES = {
+    "blip2_opt": "language",
+    "blip2_stage1": "representation",
+    "clip": "contrastive",
+    "flamingo": "documents",
+    "siglip": "sigmoid",
+    "visualbert": "pretrain",
+}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(
     ("experiment", "drops_images"),
-    [("blip2_opt", False), ("blip2_opt", True), ("flamingo", False), ("flamingo", True), ("clip", False)],
+    [*((experiment, False) for experiment in STAGES), ("blip2_opt", True), ("flamingo", True)],
 )
-def test_losses_are_those_of_one_process(experiment: str, drops_images: bool, tmp_path: Path) -> None:
-    """With `drops_images` one rank, both or none have a micro-batch of text only: nobody waits for anybody."""
+def test_losses_are_those_of_one_process(experiment: str, drops_images: bool, world: int, tmp_path: Path) -> None:
+    """With `drops_images` some ranks, all or none have a micro-batch of text only: nobody waits for anybody."""
     job = {"experiment": experiment, "stage": STAGES[experiment], "steps": 3, "drops_images": drops_images}
     overrides = ["trainer.log_every=1", "optimizer.lr=1e-4"]
-    alone = {**job, "engine": "single", "name": "single", "overrides": [*overrides, "trainer.accumulate=2"]}
+    alone = {**job, "engine": "single", "name": "single", "overrides": [*overrides, f"trainer.accumulate={world}"]}
     spread = [{**job, "engine": each, "name": each, "overrides": overrides} for each in ENGINES]
     finish(tmp_path, start(tmp_path, 1, [alone]))
-    finish(tmp_path, start(tmp_path, 2, spread))
+    finish(tmp_path, start(tmp_path, world, spread))
     wanted = json.loads((tmp_path / "single.json").read_text())
     assert len(wanted) == 3
     for engine in ENGINES:
