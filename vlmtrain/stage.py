@@ -32,6 +32,7 @@ from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
 from vlmtrain.training.files import PartFiles, WholeFiles
+from vlmtrain.training.gradient_shares import GradientShares
 from vlmtrain.training.hand_over import take_over
 from vlmtrain.training.loss_scale import build_loss_scale
 from vlmtrain.training.optimizer import AdamWChoices, build_optimizer
@@ -173,8 +174,10 @@ class Stage:
         seed = key_of("training", self.run.seed, self.name)
         clip = settings["gradient_clip_norm"]
         scale = build_loss_scale(resolve_precision(settings["precision"]))
+        every = settings.get("gradient_shares_every", 0)  # a run may be older than the key
+        shares = GradientShares(every) if every else None
         return Update(
-            self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine, scale
+            self.accelerator, step, optimizer, schedule, seed, clip, average, self.thawing, self.engine, scale, shares
         )
 
     def _loader(self) -> StepLoader:

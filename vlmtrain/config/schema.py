@@ -50,6 +50,9 @@ class TrainerConfig:
     gradient_clip_norm: float | None = option(
         1.0, "largest gradient norm; null: no limit", above=0, also=("grad_clip", "max_grad_norm", "clip")
     )
+    gradient_shares_every: int = option(
+        0, "steps between measuring what each term brings of the gradient (single, ddp); 0: never", low=0
+    )
     gradient_checkpointing: bool = option(False, "recompute activations to save memory", also=("checkpointing",))
     compile: bool = option(False, "torch.compile the step")
     ema_decay: float | None = option(None, "decay of the averaged weights; null: none", above=0, high=1, also=("ema",))

@@ -84,9 +84,13 @@ class Objective(nn.Module, ABC):
                 f"{type(model).__name__} lacks {', '.join(missing)}. Choose another model or another objective."
             )
 
+    def begin(self, step: int) -> None:
+        """Hear which optimizer step comes next, before anything else is asked; all ranks hear it."""
+        return
+
     @abstractmethod
     def weights(self) -> dict[str, float]:
-        """Term -> its weight in the loss."""
+        """Term -> its weight in the loss, in the step that has begun."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, float]:

@@ -33,6 +33,10 @@ class Mixture(Objective):
         for objective in self._items().values():
             objective.require(model)
 
+    def begin(self, step: int) -> None:
+        for objective in self._items().values():
+            objective.begin(step)
+
     def weights(self) -> dict[str, float]:
         return {term: weight for name, part in self._items().items() for term, weight in named(name, part.weights())}
 

@@ -14,6 +14,7 @@ from vlmtrain.objectives.base import Everyone, Lesson, Loss
 from vlmtrain.training.ema import ExponentialMovingAverage
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.replicated import Replicated
+from vlmtrain.training.gradient_shares import GradientShares
 from vlmtrain.training.loss_scale import LossScale
 from vlmtrain.training.optimizer import set_learning_rate
 from vlmtrain.training.randomness import seed_micro_batch
@@ -63,6 +64,7 @@ class Update:
     thawing: Thawing | None = None  # None: what trains, trains from the first step
     engine: Engine = field(default_factory=Replicated)  # how weights, gradients and moments lie on the ranks
     loss_scale: LossScale = field(default_factory=LossScale)
+    gradient_shares: GradientShares | None = None  # None: not measured
     _needs: dict[str, bool] = field(init=False, default_factory=dict)
     _phase: int = field(init=False, default=0)
 
@@ -80,6 +82,12 @@ class Update:
                 "the objective learns from a momentum teacher, which is the average of the weights; set "
                 "trainer.ema_decay (0.995 in ALBEF and BLIP)"
             )
+        if self.gradient_shares is not None and not self.engine.lets_gradients_be_asked:
+            raise ValueError(
+                f"trainer.gradient_shares_every is {self.gradient_shares.every}, and under "
+                f"{type(self.engine).__name__} every backward pass counts for the step, so no term can have one of "
+                "its own; set it to 0, or use distributed=ddp or single"
+            )
         if self.thawing is not None and self.thawing.starts():
             set_trainability(self.training_step.model, self.thawing.at(0))
         self.engine.start(self.accelerator, self.training_step, self.optimizer)
@@ -90,6 +98,7 @@ class Update:
         """Take optimizer step number `step` with this rank's micro-batches."""
         micro_batches = [batch.to(self.accelerator.device) for batch in micro_batches]
         self._thaw(step)
+        self.training_step.objective.begin(step)
         learning_rate = self.schedule.learning_rate(step)
         set_learning_rate(self.optimizer, learning_rate)
         lessons = self._teach(micro_batches, step)
@@ -155,9 +164,18 @@ class Update:
                 with self.accelerator.autocast():
                     loss = self.engine.forward(batch, view, features[index], lessons[index] if lessons else None)
                 shares = {term: loss.totals[term] / counts[term] for term in weights}
+                metrics = loss.metrics | (self._gradient_shares(shares, weights, step) if index == 0 else {})
                 self.engine.backward(weighted_sum(shares, weights) * self.loss_scale.value)
-            losses.append(Loss({term: share.detach() for term, share in shares.items()}, _detached(loss.metrics)))
+            losses.append(Loss({term: share.detach() for term, share in shares.items()}, _detached(metrics)))
         return losses
+
+    def _gradient_shares(
+        self, shares: dict[str, Tensor], weights: dict[str, float], step: int
+    ) -> dict[str, tuple[Tensor, int]]:
+        if self.gradient_shares is None or not self.gradient_shares.is_due(step):
+            return {}
+        terms = {term: share * (weights[term] * self.loss_scale.value) for term, share in shares.items()}
+        return self.gradient_shares.measure(terms, self.training_step)
 
     def _global_counts(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         objective = self.training_step.objective

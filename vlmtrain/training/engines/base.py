@@ -26,6 +26,7 @@ class Engine(ABC):
     alike.  Gradients are sums over ranks.
     """
 
+    lets_gradients_be_asked: bool = False  # torch.autograd.grad, beside backward and before it
     needs_all_ranks: bool = False  # weights are in parts: whoever looks at the model looks together with all ranks
     accelerator: Accelerator
     step: TrainingStep

@@ -29,6 +29,8 @@ class Replicated(Engine):
     the order of the uninterrupted one.
     """
 
+    lets_gradients_be_asked = True
+
     wrapped: nn.Module
 
     @classmethod
