@@ -101,6 +101,7 @@ class Batch(MovesToDevice):
     text: TextBatch
     seed: int = 0  # key of everything drawn for the *step*: equal in all its micro-batches, on all ranks
     sample_ids: list[str] = field(default_factory=list)  # B names, for logs and post-mortems
+    origins: list[str] = field(default_factory=list)  # B names of the sources they come from; empty: there is only one
     weights: list[float] = field(default_factory=list)  # of each sample in the loss; empty: all 1
     quarantined: list[dict[str, str]] = field(default_factory=list)  # broken samples met while reading this batch
 

@@ -31,7 +31,7 @@ from vlmtrain.training.agreement import facts_of_this_process
 from vlmtrain.training.collectives import count_collectives
 from vlmtrain.training.kernels import apply_kernels, probe_kernels
 from vlmtrain.training.signals import Signals
-from vlmtrain.training.trainer import Trainer
+from vlmtrain.training.state import Progress
 from vlmtrain.training.watchdog import Patience, Watch, Watchdog
 
 KERNELS = "kernels.json"
@@ -124,24 +124,24 @@ def _open_data(node: dict[str, Any], config: dict[str, Any]) -> Any:
 
 
 def _run_stage(stage: Stage, journal: Journal, signals: Signals) -> StageResult:
-    trainer = stage.train(journal, signals)
-    stage.run.watch.enter("evaluation", trainer.progress.step)
+    progress = stage.train(journal, signals).progress if stage.max_steps else Progress()
+    stage.run.watch.enter("evaluation", progress.step)
     journal.say(f"evaluating {stage.name}")
     evaluated = stage.evaluate()
     if stage.accelerator.is_main_process:
-        journal.evaluation(stage.name, trainer.progress.step, evaluated.metrics)
-    result = _result_of(stage, trainer, journal, evaluated)
+        journal.evaluation(stage.name, progress.step, evaluated.metrics)
+    result = _result_of(stage, progress, journal, evaluated)
     if stage.accelerator.is_main_process:
         write_result(stage.run.folder, result)
     stage.accelerator.wait_for_everyone()
     return result
 
 
-def _result_of(stage: Stage, trainer: Trainer, journal: Journal, evaluated: EvaluationResult) -> StageResult:
+def _result_of(stage: Stage, progress: Progress, journal: Journal, evaluated: EvaluationResult) -> StageResult:
     return StageResult(
         name=stage.name,
-        steps=trainer.progress.step,
-        samples=trainer.progress.samples,
+        steps=progress.step,
+        samples=progress.samples,
         seconds=journal.seconds(stage.name),
         trainable_parameters=stage.trainable_parameters,
         total_parameters=stage.total_parameters,

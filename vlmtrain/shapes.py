@@ -9,7 +9,7 @@ from vlmtrain.config.build import build
 from vlmtrain.training.costs import MemoryCost, estimate_memory
 from vlmtrain.training.precision import resolve_precision, set_weight_precision
 from vlmtrain.training.sharing import Sharing
-from vlmtrain.training.thawing import Thawing
+from vlmtrain.training.thawing import thawing_of
 from vlmtrain.training.trainability import set_trainability
 
 
@@ -17,7 +17,7 @@ def build_on_meta(stage: dict[str, Any]) -> nn.Module:
     """The stage's model on the meta device, with the right parameters frozen, in the formats they are kept in."""
     with torch.device("meta"):
         model: nn.Module = build(stage["model"])
-    set_trainability(model, Thawing(stage["trainable"]).at_the_end())
+    set_trainability(model, thawing_of(stage["trainable"], stage["trainer"]["max_steps"]).at_the_end())
     set_weight_precision(model, resolve_precision(stage["trainer"]["precision"]))
     return model
 

@@ -19,6 +19,7 @@ from vlmtrain.evaluation.base import EvaluationResult, EvaluationTools, evaluate
 from vlmtrain.journal import Journal
 from vlmtrain.nn.file_weights import weights_left_in_files
 from vlmtrain.nn.tile_sizes import Squares
+from vlmtrain.objectives.from_origins import require_origins
 from vlmtrain.training.accelerator import build_accelerator
 from vlmtrain.training.actions.check_ranks import CheckRanks
 from vlmtrain.training.actions.evaluate import Evaluate
@@ -41,7 +42,7 @@ from vlmtrain.training.schedule import Schedule
 from vlmtrain.training.signals import Signals
 from vlmtrain.training.state import TrainingState
 from vlmtrain.training.step import TrainingStep
-from vlmtrain.training.thawing import Thawing
+from vlmtrain.training.thawing import thawing_of
 from vlmtrain.training.trainability import enable_gradient_checkpointing, set_trainability
 from vlmtrain.training.trainer import Action, Trainer
 from vlmtrain.training.update import Update
@@ -76,12 +77,15 @@ class Stage:
         settings = config["trainer"]
         self.accelerator: Accelerator = build_accelerator(settings["precision"], run.distributed["num_processes"])
         require_agreement(self.accelerator, run.start)
-        self.engine: Engine = build(run.distributed["engine"]) or Replicated()
+        self.max_steps: int = settings["max_steps"]
+        # what trains no step has no optimizer, and nothing that processes could share
+        self.engine: Engine = (build(run.distributed["engine"]) if self.max_steps else None) or Replicated()
         torch.manual_seed(key_of("weights", run.seed, name) % 2**31)
         with weights_left_in_files():
             self.model: Any = build(config["model"])  # a Trainable (models.capabilities)
         self.objective = build(config["objective"])
-        self.thawing = Thawing(config["trainable"])
+        require_origins(self.objective, getattr(self.data, "origins", []))
+        self.thawing = thawing_of(config["trainable"], self.max_steps)
         self.multiples = set_trainability(self.model, self.thawing.at_the_end())  # Update freezes what starts later
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         self.total_parameters = sum(count for count, _ in counts)
@@ -92,11 +96,12 @@ class Stage:
         if settings["gradient_checkpointing"]:
             enable_gradient_checkpointing(self.model)
         self.engine.receive(self.accelerator, self.model)
+        if not self.max_steps:
+            self.model.to(self.accelerator.device)
         self.form = build(config["form"])
         self.transform = self._build_transform()
         max_tiles = max(getattr(self.transform, "max_tiles", 1), max_frames_of(self.form))
         self.collator = Collator(self.model.layout(), self.model.placeholders_per_item, max_tiles)
-        self.max_steps: int = settings["max_steps"]
         self.evaluations = build(config["evaluation"] or {})
         for evaluation in self.evaluations.values():
             evaluation.check(self.model, self.data.evaluation)

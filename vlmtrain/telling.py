@@ -68,7 +68,7 @@ def describe_end(
     places = [("samples", str(path)) for path in shown]
     places += [("figures", str(folder / "summary.json")), ("every step", str(folder / "metrics.jsonl"))]
     longest = max(result.steps for result in results)
-    commands = [("train longer", f"vlmtrain experiment={name} trainer.max_steps={2 * longest}")]
+    commands = [("train longer", f"vlmtrain experiment={name} trainer.max_steps={2 * longest}")] if longest else []
     if all(section["form"]["_target_"] == CAPTIONING for section in config["stages"].values()):
         commands.append(("your own images", f"vlmtrain experiment={name} data=pairs data.path=FOLDER"))
     if (conf_folder() / "scale" / str(name) / "paper.yaml").is_file():

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmtrain.batch import Batch, TextBatch, VisualBatch
-from vlmtrain.evaluation.joining import join_batches, take_rows
+from vlmtrain.evaluation.joining import join_batches
 from vlmtrain.evaluation.swapping import swap_batch_images, swap_images
+from vlmtrain.selection import select_samples
 
 
 def make_batch(structure: list[list[int]], length: int, first: int) -> Batch:
@@ -29,7 +30,7 @@ def test_taking_rows_undoes_joining(one, other, length, other_length, data):
     first, second = make_batch(one, length, 1), make_batch(other, other_length, 100)
     joined = join_batches([first, second])
     assert len(joined) == len(one) + len(other)
-    back = take_rows(joined, len(one), len(joined))
+    back = select_samples(joined, range(len(one), len(joined)))
     assert back.visual.tiles_per_item == second.visual.tiles_per_item
     assert back.visual.items_per_sample == second.visual.items_per_sample
     assert torch.equal(back.visual.pixels, second.visual.pixels)
@@ -60,7 +61,7 @@ def test_sizes_and_prompts_go_along():
     assert joined.visual.pixels.shape == (4, 3, 3, 4) and joined.visual.sizes == [(2, 4), (2, 4), (3, 1), (3, 1)]
     assert joined.visual.pixels.sum() == 2 * (2 * 24) + 3 * (2 * 9)
     assert joined.text.instruction.input_ids.shape == (4, 6)
-    back = take_rows(joined, 2, 4)
+    back = select_samples(joined, range(2, 4))
     assert back.visual.sizes == [(3, 1), (3, 1)]
     assert torch.equal(back.text.instruction.input_ids, batches[1].text.instruction.input_ids)
     mixed = replace(joined.visual, sizes=[(2, 4), (3, 1), (1, 1), (2, 2)])
@@ -96,7 +97,7 @@ def test_hidden_words_go_along():
     first, second = hidden(make_batch([[1], [1]], 2, 1)), hidden(make_batch([[1]], 3, 100))
     joined = join_batches([first, second])
     assert joined.text.masked.input_ids.tolist() == [[1001, 1002, 0], [1003, 1004, 0], [1100, 1101, 1102]]
-    last = take_rows(joined, 2, 3).text.masked
+    last = select_samples(joined, [2]).text.masked
     assert last.input_ids.tolist() == [[1100, 1101, 1102]] and last.targets.tolist() == [[100, 101, 102]]
     assert last.supervised_per_sample == [3]
     assert join_batches([first, make_batch([[1]], 3, 100)]).text.masked is None

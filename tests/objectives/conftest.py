@@ -138,7 +138,9 @@ def cut(batch: Batch, size: int) -> list[Batch]:
             text = replace(text, masked=cut_text(batch.text.masked, rows, width))
         ones = [1] * len(text.input_ids)
         visual = VisualBatch(batch.visual.pixels[rows], ones, ones)
-        pieces.append(replace(batch, visual=visual, text=text, weights=batch.weights[rows]))
+        pieces.append(
+            replace(batch, visual=visual, text=text, origins=batch.origins[rows], weights=batch.weights[rows])
+        )
     return pieces
 
 

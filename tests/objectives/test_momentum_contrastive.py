@@ -185,7 +185,7 @@ def test_a_resumed_run_has_the_same_teacher_queue_and_losses_to_the_last_bit(tmp
     assert progress is not None and progress.step == 4
     assert [second([batch_of(step)], step).loss().item() for step in range(4, 7)] == losses[4:]
     ends = [dict(each.training_step.objective.named_buffers()) for each in (straight, second)]
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ("images", "texts"))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ("images", "texts", "position"))
     assert straight.average is not None and second.average is not None
     for name, value in straight.average.averages.items():
         assert torch.equal(value, second.average.averages[name])
@@ -198,7 +198,7 @@ def test_a_checkpoint_without_the_queue_is_refused(tmp_path: Path) -> None:
     update([batch_of(0)], 0)
     without = TrainingState(state.model, state.optimizer, state.average)
     assert Checkpoints(tmp_path, without, update.accelerator).save(Progress(step=1))
-    with pytest.raises(ValueError, match="does not hold images, texts of the objective"):
+    with pytest.raises(ValueError, match="does not hold images, position, texts of the objective"):
         Checkpoints(tmp_path, state, update.accelerator).restore_newest()
 
 
@@ -214,6 +214,7 @@ def test_in_a_mixture_it_comes_first_and_is_taught_once() -> None:
     mixture = Mixture({"contrastive": MomentumContrastive(WIDTH, QUEUE)})
     assert mixture.has_teacher and set(mixture.state_dict()) == {
         "objectives.contrastive.images",
+        "objectives.contrastive.position",
         "objectives.contrastive.texts",
     }
     off = Mixture({"contrastive": MomentumContrastive(WIDTH, QUEUE, weight=0.0)})

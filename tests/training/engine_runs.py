@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,7 @@ SHORT = ["trainer.batch_size=8", "trainer.threads=1", "optimizer.warmup=0", "opt
 
 
 def start(folder: Path, world: int, jobs: list[dict[str, Any]]) -> list[subprocess.Popen[bytes]]:
-    """Each job: {experiment, engine, name, overrides, stage, steps, drops_images}; it gives FOLDER/NAME.json.
+    """Each job: {experiment, engine, name, overrides, stage, steps, drops_images, routes}; it gives FOLDER/NAME.json.
 
     With {tells_weights}, without training: FOLDER/NAME.RANK.json, see `tell_weights`.
     """
@@ -70,6 +71,18 @@ class WithoutImages:
         return replace(batch, visual=replace(nothing, items_per_sample=[0] * len(batch)), text=text)
 
 
+class FromTwoSources:
+    """A collator that says of some samples that they are from the web and of others that they are from books, so that
+    many a micro-batch has none of one kind."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, samples: Any) -> Any:
+        batch = self.collator(samples)
+        return replace(batch, origins=["books" if crc32(name.encode()) % 3 else "web" for name in batch.sample_ids])
+
+
 def train(folder: Path, job: dict[str, Any]) -> None:
     """A stage, trained to job["steps"], from its newest checkpoint if there is one."""
     import torch
@@ -77,6 +90,8 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     import vlmtrain.stage
     from vlmtrain.config.check import check
     from vlmtrain.config.compose import compose
+    from vlmtrain.objectives.from_origins import FromOrigins
+    from vlmtrain.objectives.mixture import Mixture
     from vlmtrain.run import open_run
     from vlmtrain.stage import Stage
     from vlmtrain.training.signals import Signals
@@ -110,6 +125,10 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     stage.max_steps = job["steps"]
     if job.get("drops_images"):
         stage.collator = WithoutImages(stage.collator)  # type: ignore[assignment]
+    if job.get("routes"):
+        stage.collator = FromTwoSources(stage.collator)  # type: ignore[assignment]
+        each = {name: FromOrigins(deepcopy(stage.objective), [name]) for name in ("web", "books")}
+        stage.objective = Mixture(each)  # type: ignore[arg-type]
     with Signals() as signals:
         trainer = stage.train(Told(), signals)  # type: ignore[arg-type]
     if stage.accelerator.is_main_process:

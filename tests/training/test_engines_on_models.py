@@ -20,12 +20,19 @@ STAGES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize(
-    ("experiment", "drops_images"),
-    [*((experiment, False) for experiment in STAGES), ("blip2_opt", True), ("flamingo", True)],
+    ("experiment", "trap"),
+    [
+        *((experiment, "") for experiment in STAGES),
+        ("blip2_opt", "drops_images"),
+        ("flamingo", "drops_images"),
+        ("blip2_opt", "routes"),
+        ("blip2_stage1", "routes"),
+    ],
 )
-def test_losses_are_those_of_one_process(experiment: str, drops_images: bool, world: int, tmp_path: Path) -> None:
-    """With `drops_images` some ranks, all or none have a micro-batch of text only: nobody waits for anybody."""
-    job = {"experiment": experiment, "stage": STAGES[experiment], "steps": 3, "drops_images": drops_images}
+def test_losses_are_those_of_one_process(experiment: str, trap: str, world: int, tmp_path: Path) -> None:
+    """With `drops_images` some ranks, all or none have a micro-batch of text only, with `routes` one without samples
+    that an objective is for: nobody waits for anybody."""
+    job = {"experiment": experiment, "stage": STAGES[experiment], "steps": 3, trap: True}
     overrides = ["trainer.log_every=1", "optimizer.lr=1e-4"]
     alone = {**job, "engine": "single", "name": "single", "overrides": [*overrides, f"trainer.accumulate={world}"]}
     spread = [{**job, "engine": each, "name": each, "overrides": overrides} for each in ENGINES]

@@ -27,8 +27,10 @@ def check_across(config: dict[str, Any]) -> Iterator[Fault]:
         yield Fault(f"distributed.hang_limits.{name}", "there is no such phase", offer(name, phases, "Phases"))
     for name, stage in stages.items():
         yield from _check_batch(name, stage["trainer"], processes)
-        yield from _check_rates(name, stage["optimizer"], stage["trainer"]["max_steps"])
-        yield from _check_trainable(name, stage["trainable"], stage["trainer"]["max_steps"])
+        max_steps = stage["trainer"]["max_steps"]
+        if max_steps:  # else nothing trains, whatever these say
+            yield from _check_rates(name, stage["optimizer"], max_steps)
+            yield from _check_trainable(name, stage["trainable"], max_steps)
         yield from _check_start(name, stage["start_from"] or {}, list(stages), config)
     if config["init_from"] is not None:
         yield from _check_earlier_run(config["init_from"])
@@ -114,6 +116,11 @@ def _check_later(path: str, rate: dict[str, Any], max_steps: int) -> Iterator[Fa
 def _check_start(name: str, start: dict[str, Any], stages: list[str], config: dict[str, Any]) -> Iterator[Fault]:
     earlier = stages[: stages.index(name)]
     for part, source in start.items():
+        if source["stage"] in earlier and not config["stages"][source["stage"]]["trainer"]["max_steps"]:
+            remedy = f"name a stage that trains, or type stages.{name}.start_from=null to start from nothing"
+            told = f"stage {source['stage']!r} has max_steps 0: it trains nothing and leaves no weights"
+            yield Fault(f"stages.{name}.start_from.{part}", told, remedy)
+            continue
         if source["stage"] in earlier or config["init_from"] is not None:
             continue
         path = f"stages.{name}.start_from.{part}"

@@ -33,7 +33,10 @@ def option(
 @dataclass
 class TrainerConfig:
     max_steps: int = option(
-        1000, "optimizer steps", low=1, also=("steps", "num_steps", "iterations", "max_iters", "epochs")
+        1000,
+        "optimizer steps; 0 trains nothing and evaluates",
+        low=0,
+        also=("steps", "num_steps", "iterations", "max_iters", "epochs"),
     )
     batch_size: int = option(
         32, "samples per optimizer step, over all processes", low=1, also=("batch", "bs", "global_batch_size")

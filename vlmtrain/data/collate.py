@@ -18,6 +18,7 @@ class Prepared:
     parts: list[Part]
     items: list[Tensor] = field(default_factory=list)
     weight: float = 1.0  # in the loss
+    origin: str = ""  # the source that it comes from, where there are several
 
 
 class Collator:
@@ -53,5 +54,11 @@ class Collator:
         pixels, sizes = share_canvas(items, [(item.shape[-2], item.shape[-1]) for item in items for _ in item])
         visual = VisualBatch(pixels, [len(item) for item in items], [len(sample.items) for sample in samples], sizes)
         weights = [sample.weight for sample in samples]
-        keys = [sample.key for sample in samples]
-        return Batch(visual, text, sample_ids=keys, weights=weights if any(each != 1.0 for each in weights) else [])
+        origins = [sample.origin for sample in samples]
+        return Batch(
+            visual,
+            text,
+            sample_ids=[sample.key for sample in samples],
+            origins=origins if any(origins) else [],
+            weights=weights if any(each != 1.0 for each in weights) else [],
+        )

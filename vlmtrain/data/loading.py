@@ -219,7 +219,7 @@ def prepare(record: Record, parts: list[Part], transform: Transform, key: int | 
             items.append(made[part.images])
             part = replace(part, tiles=len(items[-1]))
         written.append(part)
-    return Prepared(record.key, written, items, record.weight)
+    return Prepared(record.key, written, items, record.weight, record.origin)
 
 
 def _make_item(record: Record, images: tuple[int, ...], transform: Transform, key: int | None) -> Tensor:

@@ -12,11 +12,9 @@ from vlmtrain.data.record import BrokenSample, Record
 from vlmtrain.data.sources.base import Source
 from vlmtrain.data.sources.weighted import Weighted
 
-ORIGIN = "origin"  # of a record's extra: the name of the source that it comes from
-
 
 class Named:
-    """The records of `source`, which say by `extra["origin"]` and by their key that they are of `name`."""
+    """The records of `source`, which say by `origin` and by their key that they are of `name`."""
 
     def __init__(self, source: Source, name: str) -> None:
         self.source = source
@@ -38,7 +36,7 @@ class Named:
             record = self.source.read(index)
         except BrokenSample as error:
             raise BrokenSample(f"{self.origin}:{error.key}", error.reason) from None
-        return replace(record, key=f"{self.origin}:{record.key}", extra={**record.extra, ORIGIN: self.origin})
+        return replace(record, key=f"{self.origin}:{record.key}", origin=self.origin)
 
 
 class MixedSource:
@@ -109,6 +107,7 @@ class Mixed:
                 if wrong
                 else f"{', '.join(grouped)} has samples that must come together and cannot be mixed"
             )
+        self.origins = list(parts)
         sources = {name: Weighted(Named(part.train, name), weights.get(name, 1.0)) for name, part in parts.items()}
         self.train: Source = MixedSource(sources, shares)
         self.evaluation: dict[str, Source] = {

@@ -13,6 +13,7 @@ class Record:
     captions: list[str]
     extra: dict[str, Any] = field(default_factory=dict)  # whatever else the data says of it: questions, scene, ...
     weight: float = 1.0  # in the loss; a source's, as a rule
+    origin: str = ""  # name of the source that it comes from, where several are mixed
 
     @property
     def image(self) -> bytes:

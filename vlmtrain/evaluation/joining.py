@@ -1,7 +1,6 @@
-"""Cuts batches and puts them together, so that groups of candidates do not depend on the batch size."""
+"""Puts batches together, so that groups of candidates do not depend on the batch size."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
         text=join_texts([batch.text for batch in batches]),
         seed=batches[0].seed,
         sample_ids=[name for batch in batches for name in batch.sample_ids],
+        origins=[origin for batch in batches for origin in batch.origins],
         weights=_join_weights(batches),
     )
 
@@ -46,43 +46,6 @@ def join_texts(texts: Sequence[TextBatch]) -> TextBatch:
         supervised_per_sample=[count for text in texts for count in text.supervised_per_sample],
         instruction=join_texts(instructions) if len(instructions) == len(texts) else None,
         masked=join_texts(masked) if len(masked) == len(texts) else None,
-    )
-
-
-def take_rows(batch: Batch, start: int, stop: int) -> Batch:
-    """Samples `start` to `stop` (exclusive) of a batch."""
-    visual, text = batch.visual, batch.text
-    items = slice(sum(visual.items_per_sample[:start]), sum(visual.items_per_sample[:stop]))
-    tiles = slice(sum(visual.tiles_per_item[: items.start]), sum(visual.tiles_per_item[: items.stop]))
-    return replace(
-        batch,
-        visual=VisualBatch(
-            visual.pixels[tiles],
-            visual.tiles_per_item[items],
-            visual.items_per_sample[start:stop],
-            None if visual.sizes is None else visual.sizes[tiles],
-        ),
-        text=take_text_rows(text, torch.arange(start, stop, device=text.input_ids.device)),
-        sample_ids=batch.sample_ids[start:stop],
-        weights=batch.weights[start:stop],
-    )
-
-
-def take_text_rows(text: TextBatch, rows: Tensor) -> TextBatch:
-    """The rows [R] of a text batch, in that order and as often as they are named; counts them on the device."""
-    targets = None if text.targets is None else text.targets[rows]
-    visual_mask = text.visual_mask[rows]
-    supervised: list[int] = [] if targets is None else (targets != IGNORED_TARGET).sum(dim=1).tolist()
-    return TextBatch(
-        input_ids=text.input_ids[rows],
-        attention_mask=text.attention_mask[rows],
-        visual_mask=visual_mask,
-        targets=targets,
-        placeholders=int(visual_mask.sum()),
-        supervised=sum(supervised),
-        supervised_per_sample=supervised,
-        instruction=None if text.instruction is None else take_text_rows(text.instruction, rows),
-        masked=None if text.masked is None else take_text_rows(text.masked, rows),
     )
 
 

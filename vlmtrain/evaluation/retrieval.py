@@ -18,9 +18,10 @@ from vlmtrain.evaluation.base import (
     pick_sources,
     require_capability,
 )
-from vlmtrain.evaluation.joining import join_batches, take_rows, take_text_rows
+from vlmtrain.evaluation.joining import join_batches
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
 from vlmtrain.objectives.similarity import similarity
+from vlmtrain.selection import select_rows, select_samples
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ class Retrieval:
             records, batches = records + list(some), [*batches, batch]
             while len(records) >= self.num_candidates:
                 joined, cut, was_full = join_batches(batches), self.num_candidates, True
-                yield _Group(records[:cut], take_rows(joined, 0, cut))
-                records, batches = records[cut:], [take_rows(joined, cut, len(joined))]
+                yield _Group(records[:cut], select_samples(joined, range(cut)))
+                records, batches = records[cut:], [select_samples(joined, range(cut, len(joined)))]
         if not was_full and len(records) >= 2:
             logger.warning(
                 "The split %r has only %d records: retrieval is among these and easier than among %d.",
@@ -190,7 +191,7 @@ def _rerank(
     pairs = (best_texts | best_images).nonzero()  # [R, 2] image, text
     logits = torch.cat(
         [
-            model.match(features, take_text_rows(text, some[:, 1]), some[:, 0]).float()
+            model.match(features, select_rows(text, some[:, 1]), some[:, 0]).float()
             for some in pairs.split(_PAIRS_AT_ONCE)
         ]
     )

@@ -4,10 +4,8 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import accumulate
 
-import torch
-
 from vlmtrain.batch import Batch, VisualBatch
-from vlmtrain.evaluation.joining import join_batches, take_rows
+from vlmtrain.selection import select_samples, select_visual
 
 
 def swap_images(visual: VisualBatch) -> tuple[VisualBatch, list[int]]:
@@ -24,12 +22,7 @@ def swap_images(visual: VisualBatch) -> tuple[VisualBatch, list[int]]:
     for rows in alike.values():
         for place, row in enumerate(rows):
             giver[row] = rows[place - 1]
-    lengths = [sum(tiles) for tiles in tiles_of_sample]
-    starts = [0, *accumulate(lengths)]
-    order = [tile for row in giver for tile in range(starts[row], starts[row + 1])]
-    pixels = visual.pixels[torch.tensor(order, dtype=torch.long, device=visual.pixels.device)]
-    sizes = None if visual.sizes is None else [visual.sizes[tile] for tile in order]
-    return replace(visual, pixels=pixels, sizes=sizes), giver
+    return select_visual(visual, giver), giver
 
 
 def swap_batch_images(batch: Batch) -> Batch | None:
@@ -39,7 +32,7 @@ def swap_batch_images(batch: Batch) -> Batch | None:
     rows = [row for row, giver in enumerate(givers) if giver != row]
     if not rows or len(rows) == len(batch):
         return swapped if rows else None
-    return join_batches([take_rows(swapped, row, row + 1) for row in rows])
+    return select_samples(swapped, rows)
 
 
 def _tiles_of_samples(visual: VisualBatch) -> list[tuple[int, ...]]:

@@ -20,14 +20,15 @@ class Everyone:
     embeddings: dict[str, Tensor]  # name -> [G, ...]
     text: TextBatch  # the G rows of the global batch, padded alike
     start: int  # index of this micro-batch's first sample in the global batch
-    _memory: dict[str, Tensor] = field(default_factory=dict)  # goes along through dataclasses.replace
+    _memory: dict[str, Any] = field(default_factory=dict)  # goes along through dataclasses.replace
 
-    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def once(self, name: str, compute: Callable[[], Value]) -> Value:
         """What all micro-batches of this rank derive alike from everyone, computed by the first; without gradient."""
         if name not in self._memory:
             with torch.no_grad():
                 self._memory[name] = compute()
-        return self._memory[name]
+        remembered: Value = self._memory[name]
+        return remembered
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class Objective(nn.Module, ABC):
                 f"{type(self).__name__} needs a model with {', '.join(wanted)}; "
                 f"{type(model).__name__} lacks {', '.join(missing)}. Choose another model or another objective."
             )
+
+    def origins(self) -> set[str]:
+        """Names of the sources of mixed data that it asks for by name."""
+        return set()
 
     def begin(self, step: int) -> None:
         """Hear which optimizer step comes next, before anything else is asked; all ranks hear it."""

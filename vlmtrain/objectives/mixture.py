@@ -33,6 +33,9 @@ class Mixture(Objective):
         for objective in self._items().values():
             objective.require(model)
 
+    def origins(self) -> set[str]:
+        return set().union(*(objective.origins() for objective in self._items().values()))
+
     def begin(self, step: int) -> None:
         for objective in self._items().values():
             objective.begin(step)

@@ -23,7 +23,7 @@ class MomentumContrastive(SingleTerm):
     has gradient, so that the loss of a sample is its own affair however the global batch is cut.  Targets are the
     pairs, mixed with what the teacher itself would answer: captions of others may be true of an image.
 
-    Which rows of the queue a step replaces follows from the step; a step that was not applied replaces none.
+    A step replaces the rows that were replaced longest ago; one that was not applied replaces none.
 
     Args:
         width: E, of the shared space.
@@ -38,6 +38,7 @@ class MomentumContrastive(SingleTerm):
     comes_first = True  # other objectives find the embeddings made
     images: Tensor  # [queue_size, E]
     texts: Tensor
+    position: Tensor  # row that is replaced next
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class MomentumContrastive(SingleTerm):
         self.distillation = Distillation(distillation, ramp_steps)
         for name in ("images", "texts"):
             self.register_buffer(name, F.normalize(torch.randn(queue_size, width), dim=-1))
+        self.register_buffer("position", torch.zeros(1, dtype=torch.long))
 
     @property
     def has_teacher(self) -> bool:  # type: ignore[override]
@@ -76,9 +78,10 @@ class MomentumContrastive(SingleTerm):
         size, of_step = len(self.images), len(taught[TEACHER_TEXT])
         if of_step > size:
             raise ValueError(f"queue_size {size} is smaller than the {of_step} samples of a step; make it larger")
-        rows = (torch.arange(of_step, device=self.images.device) + step * of_step) % size
+        rows = (torch.arange(of_step, device=self.images.device) + self.position) % size
         self.images.index_copy_(0, rows, taught[TEACHER_VISUAL])
         self.texts.index_copy_(0, rows, taught[TEACHER_TEXT])
+        self.position.copy_((self.position + of_step) % size)
 
     def compute(self, model: nn.Module, context: Context) -> Loss:
         if context.lesson is None:

@@ -1,15 +1,13 @@
 """An objective whose weight changes in the course of a stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
-
-from vlmtrain.batch import Batch
-from vlmtrain.objectives.base import Context, Loss, Objective
+from vlmtrain.objectives.around import Around
+from vlmtrain.objectives.base import Objective
 
 
-class Scheduled(Objective):
+class Scheduled(Around):
     """`objective` with its weights times a factor that goes linearly from point to point.
 
     Before the first point and after the last the factor is theirs.  Where it is 0 the objective is computed and logged
@@ -22,7 +20,7 @@ class Scheduled(Objective):
     """
 
     def __init__(self, objective: Objective, points: Sequence[Sequence[float]]) -> None:
-        super().__init__()
+        super().__init__(objective)
         if not points or any(len(point) != 2 for point in points):
             raise ValueError(f"points is {points}; give pairs of a step and a factor, [[0, 0.0], [1000, 1.0]]")
         steps = [step for step, _ in points]
@@ -30,23 +28,11 @@ class Scheduled(Objective):
             raise ValueError(f"the steps of points are {steps}; give steps from 0 on, each larger than the one before")
         if any(factor < 0 for _, factor in points):
             raise ValueError(f"points is {points}; a factor below 0 would make the model worse at it; give 0 or more")
-        self.objective = objective
         self.points = [(float(step), float(factor)) for step, factor in points]
         self.begin(0)
 
-    @property
-    def has_teacher(self) -> bool:  # type: ignore[override]
-        return self.objective.has_teacher
-
-    @property
-    def comes_first(self) -> bool:  # type: ignore[override]
-        return self.objective.comes_first
-
-    def require(self, model: nn.Module) -> None:
-        self.objective.require(model)
-
     def begin(self, step: int) -> None:
-        self.objective.begin(step)
+        super().begin(step)
         self._factor = self.factor(step)
 
     def factor(self, step: float) -> float:
@@ -60,23 +46,4 @@ class Scheduled(Objective):
         return last[1]
 
     def weights(self) -> dict[str, float]:
-        return {term: weight * self._factor for term, weight in self.objective.weights().items()}
-
-    def counts(self, batch: Batch) -> Mapping[str, float]:
-        return self.objective.counts(batch)
-
-    def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        return self.objective.survey(model, context)
-
-    def teach(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        return self.objective.teach(model, context)
-
-    def answer(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
-        return self.objective.answer(model, context)
-
-    def keep(self, taught: dict[str, Tensor], step: int) -> None:
-        self.objective.keep(taught, step)
-
-    def forward(self, model: nn.Module, context: Context) -> Loss:
-        loss: Loss = self.objective(model, context)
-        return loss
+        return {term: weight * self._factor for term, weight in super().weights().items()}

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmtrain.training.trainability import ADAPTATION
+
 Rate = float | None | dict[str, Any]  # dict: {from_step: optimizer steps from 0, rate: multiple of the learning rate}
 
 
@@ -34,3 +36,8 @@ class Thawing:
     def phase(self, step: int) -> int:
         """How many of these lie at or before `step`."""
         return sum(start <= step for start in self.starts())
+
+
+def thawing_of(rates: Mapping[str, Rate], max_steps: int) -> Thawing:
+    """Of a stage; where no step is taken everything is frozen, what was added to parts as well."""
+    return Thawing(rates if max_steps else dict.fromkeys([*rates, ADAPTATION]))

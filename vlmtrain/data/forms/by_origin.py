@@ -21,10 +21,9 @@ class ByOrigin:
         return self._form(record).prompt_parts(record)
 
     def _form(self, record: Record) -> Form:
-        origin = str(record.extra.get("origin"))
-        if origin not in self.forms:
+        if record.origin not in self.forms:
             raise RuntimeError(
-                f"record {record.key!r} comes from {origin!r} and there are forms for {', '.join(self.forms)}: "
+                f"record {record.key!r} comes from {record.origin!r} and there are forms for {', '.join(self.forms)}: "
                 "name one for every part of the data"
             )
-        return self.forms[origin]
+        return self.forms[record.origin]
