@@ -40,6 +40,14 @@ class EmbedsBothWithBias(EmbedsBoth, Protocol):
 
 
 @runtime_checkable
+class HasTeacher(EmbedsBoth, Protocol):
+    """Learns beside a frozen model that embeds images and texts as well, in a space of its own."""
+
+    def teach(self, visual: VisualBatch, text: TextBatch) -> tuple[Tensor, Tensor]: ...  # [B, Q, E], [B, E]
+    def teacher_scale(self) -> Tensor: ...  # scalar
+
+
+@runtime_checkable
 class Composes(EmbedsBoth, Protocol):
     """Reads an image as a word of a text: the unit vector of row b with image b at its placeholder."""
 

@@ -7,15 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context, Everyone, Loss
-from vlmtrain.objectives.similarity import (
-    TEXT,
-    VISUAL,
-    embeddings,
-    named_embeddings,
-    similarity,
-    similarity_of_everyone,
-)
+from vlmtrain.objectives.base import Context, Loss
+from vlmtrain.objectives.pair_softmax import OwnPairs, TrueShares
+from vlmtrain.objectives.similarity import TEXT, embeddings, named_embeddings, similarity
 from vlmtrain.objectives.single_term import SingleTerm
 
 
@@ -45,52 +39,25 @@ class Contrastive(SingleTerm):
         scale = cast(EmbedsBoth, model).similarity_scale()
         if context.everyone is None:
             cosines = similarity(images, texts)
-            total = self._of_own(scale * cosines, start=0, size=len(cosines)).sum()
-            return Loss({self.term: total}, retrieval_metrics(cosines, 0, len(cosines)))
-        total = self._among_everyone(images, texts, scale, context.everyone)
-        cosines = similarity_of_everyone(context.everyone)
-        return Loss({self.term: total}, retrieval_metrics(cosines, context.everyone.start, len(images)))
+            return Loss({self.term: self._total(scale * cosines)}, retrieval_metrics(cosines, cosines, 0))
+        pairs = OwnPairs(images, texts, scale, context.everyone)
+        true = TrueShares(pairs.own, len(context.everyone.embeddings[TEXT]), self.label_smoothing, texts.device)
+        total, rows, columns = pairs.total(true)
+        return Loss({self.term: total}, retrieval_metrics(rows, columns, context.everyone.start))
 
-    def _of_own(self, logits: Tensor, start: int, size: int) -> Tensor:
-        """[G, G] logits -> loss of the pairs start .. start + size: [size]."""
-        own = slice(start, start + size)
-        pair = torch.arange(start, start + size, device=logits.device)
-        smoothing = self.label_smoothing
-        of_images = F.cross_entropy(logits[own], pair, reduction="none", label_smoothing=smoothing)
-        of_texts = F.cross_entropy(logits.T[own], pair, reduction="none", label_smoothing=smoothing)
-        return (of_images + of_texts) / 2
-
-    def _among_everyone(self, images: Tensor, texts: Tensor, scale: Tensor, everyone: Everyone) -> Tensor:
-        """The total of this micro-batch's pairs.
-
-        The value is that of the pairs.  The gradient is this micro-batch's share of the gradient of the *global*
-        loss: an own image also stands in the softmax of every other text.  So the slope of the global loss by each
-        similarity is taken without gradient, and multiplied with the similarities of what is ours (Gao et al. 2021,
-        GradCache).  Added up over all micro-batches that is the whole gradient, the temperature's included.
-        """
-        cosines = similarity_of_everyone(everyone)
-        with torch.no_grad():
-            slope = self._slope(scale * cosines)
-            value = self._of_own(scale * cosines, everyone.start, len(images)).sum()
-        own = slice(everyone.start, everyone.start + len(images))
-        of_images = slope[own] * similarity(images, everyone.embeddings[TEXT])
-        of_texts = slope[:, own] * similarity(everyone.embeddings[VISUAL], texts)
-        surrogate = scale.detach() * (of_images.sum() + of_texts.sum()) + scale * (slope[own] * cosines[own]).sum()
-        return value + surrogate - surrogate.detach()
-
-    def _slope(self, logits: Tensor) -> Tensor:
-        """Derivative of the global total by each logit: [G, G]."""
-        target = torch.full_like(logits, self.label_smoothing / len(logits))
-        target.diagonal().add_(1 - self.label_smoothing)
-        return (logits.softmax(1) + logits.softmax(0)) / 2 - target
+    def _total(self, logits: Tensor) -> Tensor:
+        """Of all pairs, by the logits of all images and texts [B, B]."""
+        pair, smoothing = torch.arange(len(logits), device=logits.device), self.label_smoothing
+        of_images = F.cross_entropy(logits, pair, reduction="none", label_smoothing=smoothing)
+        of_texts = F.cross_entropy(logits.T, pair, reduction="none", label_smoothing=smoothing)
+        return ((of_images + of_texts) / 2).sum()
 
 
 @torch.no_grad()
-def retrieval_metrics(cosines: Tensor, start: int, size: int) -> dict[str, tuple[Tensor, Tensor | int]]:
-    """How many own images find their text in first place among [G, G], and texts their image."""
-    own = slice(start, start + size)
-    pair = torch.arange(start, start + size, device=cosines.device)
+def retrieval_metrics(rows: Tensor, columns: Tensor, start: int) -> dict[str, tuple[Tensor, Tensor | int]]:
+    """How many own images find their text in first place, by cosines [B, G], and texts their image, by [G, B]."""
+    pair = torch.arange(start, start + len(rows), device=rows.device)
     return {
-        "image_to_text@1": ((cosines[own].argmax(1) == pair).sum().float(), size),
-        "text_to_image@1": ((cosines[:, own].argmax(0) == pair).sum().float(), size),
+        "image_to_text@1": ((rows.argmax(1) == pair).sum().float(), len(rows)),
+        "text_to_image@1": ((columns.argmax(0) == pair).sum().float(), len(rows)),
     }
