@@ -90,6 +90,7 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     import vlmtrain.stage
     from vlmtrain.config.check import check
     from vlmtrain.config.compose import compose
+    from vlmtrain.config.overrides import read_arguments
     from vlmtrain.objectives.from_origins import FromOrigins
     from vlmtrain.objectives.mixture import Mixture
     from vlmtrain.run import open_run
@@ -103,7 +104,8 @@ def train(folder: Path, job: dict[str, Any]) -> None:
         f"distributed={job['engine']}",
         f"distributed.num_processes={world}",
     ]
-    composed = compose([*overrides, *SHORT, f"data.folder={folder / 'scenes'}", *data, *job.get("overrides", [])])
+    overrides += [*SHORT, f"data.folder={folder / 'scenes'}", *data, *job.get("overrides", [])]
+    composed = compose(read_arguments(overrides, []).overrides)
     check(composed)
     if job.get("loads_whole"):  # as if there were no files to leave weights in
         vlmtrain.stage.weights_left_in_files = nullcontext  # type: ignore[assignment]
