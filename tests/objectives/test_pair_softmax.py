@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmtrain.batch import TextBatch
-from vlmtrain.objectives.base import Everyone
+from vlmtrain.objectives.base import Context, Everyone
+from vlmtrain.objectives.negative_draws import BySimilarity
+from vlmtrain.objectives.negatives import draw_negatives
 from vlmtrain.objectives.pair_softmax import Embedded, OwnPairs, TrueShares
 from vlmtrain.objectives.similarity import TEXT, VISUAL
 
@@ -48,6 +50,20 @@ def test_memory_grows_with_the_global_batch_not_with_its_square() -> None:
         total, _, _ = pairs.total(TrueShares(own, NUMBER, 0.1, texts.device))
         total.backward()
     assert largest.numbers <= 128 * NUMBER * QUERIES < NUMBER * NUMBER
+
+
+def test_so_does_drawing_negatives() -> None:
+    class Model:
+        def similarity_scale(self) -> torch.Tensor:
+            return torch.tensor(9.0)
+
+    images, texts = make(NUMBER)
+    everyone = everyone_of(images, texts, 0)
+    affinity = BySimilarity().affinity(Model(), Context(None, None, everyone), everyone.text)  # type: ignore[arg-type]
+    with Largest() as largest:
+        drawn = draw_negatives(affinity, torch.arange(NUMBER), 3)
+    assert largest.numbers <= 256 * NUMBER * QUERIES < NUMBER * NUMBER
+    assert (drawn.texts != torch.arange(NUMBER)).all()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

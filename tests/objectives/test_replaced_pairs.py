@@ -75,13 +75,15 @@ def text_of(rows: list[list[int]]) -> TextBatch:
 
 def test_shared_words_are_counted_without_padding():
     rows = [[2, 5, 6, 7, 3], [2, 6, 5, 7, 3], [2, 5, 3], [2, 9, 3]]
-    found = BySharedWords(10.0).logits(Judge(), None, text_of(rows))
+    found = BySharedWords(10.0).affinity(Judge(), None, text_of(rows)).of_images(slice(None))
     torch.testing.assert_close(found[0, 1], torch.tensor(10.0))  # the same words in another order share all
     torch.testing.assert_close(found[0, 2], torch.tensor(10 * 3 / (5 * 3) ** 0.5))
     torch.testing.assert_close(found[2, 3], torch.tensor(10 * 2 / 3))
     assert torch.equal(found, found.T)
     padded = text_of([*rows, [2, *[1] * 20, 3]])
-    torch.testing.assert_close(BySharedWords(10.0).logits(Judge(), None, padded)[:4, :4], found)
-    assert not Evenly().logits(Judge(), None, text_of(rows)).any()
+    alike = BySharedWords(10.0).affinity(Judge(), None, padded)
+    torch.testing.assert_close(alike.of_texts(slice(1, 4))[:, :4], found[1:4])
+    even = Evenly().affinity(Judge(), None, text_of(rows)).of_images(slice(1, 3))
+    assert even.shape == (2, 4) and not even.any()
     with pytest.raises(ValueError, match="sharpness is -1"):
         BySharedWords(-1)

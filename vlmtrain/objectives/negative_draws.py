@@ -1,6 +1,7 @@
 """By what wrong partners are drawn: evenly, by how alike image and text are, by how alike two texts are."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from vlmtrain.batch import TextBatch
 from vlmtrain.models.capabilities import EmbedsBoth, MatchesPairs
 from vlmtrain.objectives.base import Context
-from vlmtrain.objectives.negatives import Negatives, draw_negatives, same_text
-from vlmtrain.objectives.similarity import embeddings, named_embeddings, similarity, similarity_of_everyone
+from vlmtrain.objectives.negatives import Affinity, Negatives, draw_negatives, kinds_of
+from vlmtrain.objectives.similarity import TEXT, VISUAL, embeddings, named_embeddings, similarity
 
 
 class NegativeDraw(ABC):
@@ -32,25 +33,49 @@ class NegativeDraw(ABC):
             )
 
     @abstractmethod
-    def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
-        """What the draw goes by, for all images and all texts: [G, G] on the CPU, without gradient."""
+    def affinity(self, model: nn.Module, context: Context, text: TextBatch) -> Affinity:
+        """What the draw goes by, for the G rows of `text` and their images; without gradient."""
 
     def draw(self, model: nn.Module, context: Context, text: TextBatch) -> Negatives:
         """For the G rows of `text`; once per step, whatever the number of micro-batches."""
 
         def compute() -> Tensor:
-            drawn = draw_negatives(self.logits(model, context, text), same_text(text).cpu(), context.batch.seed)
+            drawn = draw_negatives(self.affinity(model, context, text), kinds_of(text), context.batch.seed)
             return torch.stack([drawn.texts, drawn.images])
 
         everyone = context.everyone
         return Negatives(*(compute() if everyone is None else everyone.once(f"negatives of {id(self)}", compute)))
 
 
+@dataclass(frozen=True)
+class _Even:
+    size: int  # G
+
+    def of_images(self, rows: slice) -> Tensor:
+        return torch.zeros(len(range(self.size)[rows]), self.size)
+
+    def of_texts(self, rows: slice) -> Tensor:
+        return self.of_images(rows)
+
+
 class Evenly(NegativeDraw):
     """Any other pair is as likely (ViLT, section 3.2; UNITER; VisualBERT)."""
 
-    def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
-        return torch.zeros(len(text.input_ids), len(text.input_ids))
+    def affinity(self, model: nn.Module, context: Context, text: TextBatch) -> Affinity:
+        return _Even(len(text.input_ids))
+
+
+@dataclass(frozen=True)
+class _Cosines:
+    images: Tensor  # [G, Q, E]
+    texts: Tensor  # [G, E]
+    scale: Tensor
+
+    def of_images(self, rows: slice) -> Tensor:
+        return self.scale * similarity(self.images[rows], self.texts)
+
+    def of_texts(self, rows: slice) -> Tensor:
+        return self.scale * similarity(self.images, self.texts[rows]).T
 
 
 class BySimilarity(NegativeDraw):
@@ -61,13 +86,25 @@ class BySimilarity(NegativeDraw):
     def survey(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
         return named_embeddings(model, context)
 
-    def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
+    def affinity(self, model: nn.Module, context: Context, text: TextBatch) -> Affinity:
         if context.everyone is not None:
-            cosines = similarity_of_everyone(context.everyone)
+            images, texts = context.everyone.embeddings[VISUAL], context.everyone.embeddings[TEXT]
         else:
             # With gradient, then cut: under no_grad, autocast would keep weights that later passes cannot train.
-            cosines = similarity(*embeddings(model, context)).detach()
-        return (cast(EmbedsBoth, model).similarity_scale().detach() * cosines).cpu()
+            images, texts = (each.detach() for each in embeddings(model, context))
+        return _Cosines(images, texts, cast(EmbedsBoth, model).similarity_scale().detach())
+
+
+@dataclass(frozen=True)
+class _Alike:
+    shares: Tensor  # [G, words] of the words in each text, of unit length
+    sharpness: float
+
+    def of_images(self, rows: slice) -> Tensor:
+        return self.sharpness * self.shares[rows] @ self.shares.T
+
+    def of_texts(self, rows: slice) -> Tensor:
+        return self.of_images(rows)
 
 
 class BySharedWords(NegativeDraw):
@@ -82,9 +119,8 @@ class BySharedWords(NegativeDraw):
             raise ValueError(f"sharpness is {sharpness}; give 0 (evenly) or more, as 20")
         self.sharpness = sharpness
 
-    def logits(self, model: nn.Module, context: Context, text: TextBatch) -> Tensor:
+    def affinity(self, model: nn.Module, context: Context, text: TextBatch) -> Affinity:
         mask = text.attention_mask.cpu()
         words, place = torch.unique(text.input_ids.cpu(), return_inverse=True)
         counts = torch.zeros(len(place), len(words)).scatter_add_(1, place, mask.float())
-        shares = nn.functional.normalize(counts, dim=-1)
-        return self.sharpness * shares @ shares.T
+        return _Alike(nn.functional.normalize(counts, dim=-1), self.sharpness)

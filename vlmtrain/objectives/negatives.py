@@ -1,6 +1,8 @@
 """Drawing wrong partners for true pairs, alike on every rank that knows the whole global batch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,24 +20,43 @@ class Negatives:
     images: Tensor  # [G] an image that text g does not describe
 
 
-def same_text(text: TextBatch) -> Tensor:
-    """[G, G] bool: rows that say the same.  A repeated caption may well be true of the other image."""
+class Affinity(Protocol):
+    """How likely partners are to be drawn, as logits, some rows of the global batch at a time."""
+
+    def of_images(self, rows: slice) -> Tensor:
+        """Of these images with all texts: [R, G]; equal ones draw uniformly."""
+
+    def of_texts(self, rows: slice) -> Tensor:
+        """Of these texts with all images: [R, G]."""
+
+
+def kinds_of(text: TextBatch) -> Tensor:
+    """[G] on the CPU, equal numbers for rows that say the same.  A repeated caption may well be true of the other
+    image."""
     unpadded = text.input_ids.masked_fill(~text.attention_mask, -1)
-    _, kind = torch.unique(unpadded, dim=0, return_inverse=True)
-    return kind[:, None] == kind[None, :]
+    _, kinds = torch.unique(unpadded, dim=0, return_inverse=True)
+    return kinds.cpu()
 
 
-def draw_negatives(logits: Tensor, same: Tensor, seed: int) -> Negatives:
+def draw_negatives(affinity: Affinity, kinds: Tensor, seed: int) -> Negatives:
     """One wrong text per image and one wrong image per text, likelier the higher their logit.
 
     Args:
-        logits: [G, G], image x text; equal ones draw uniformly.
-        same: [G, G] bool, symmetric; pairs that must not be drawn, the diagonal among them.
+        affinity: of images and texts; asked for stripes, so that nobody holds all pairs.
+        kinds: [G], pairs of one kind must not be drawn.
         seed: of the step; equal seeds and logits draw equally on every rank.
     """
-    masked = logits.detach().float().masked_fill(same, float("-inf")).cpu().double()
-    uniform = torch.rand(2, len(masked), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-    return Negatives(_draw_rows(masked, uniform[0]), _draw_rows(masked.T, uniform[1]))
+    uniform = torch.rand(2, len(kinds), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    return Negatives(_draw(affinity.of_images, kinds, uniform[0]), _draw(affinity.of_texts, kinds, uniform[1]))
+
+
+def _draw(logits_of: Callable[[slice], Tensor], kinds: Tensor, uniform: Tensor, rows_at_once: int = 256) -> Tensor:
+    drawn = []
+    for first in range(0, len(kinds), rows_at_once):
+        rows = slice(first, first + rows_at_once)
+        logits = logits_of(rows).detach().float().cpu().masked_fill(kinds[rows, None] == kinds, float("-inf"))
+        drawn.append(_draw_rows(logits.double(), uniform[rows]))
+    return torch.cat(drawn)
 
 
 def _draw_rows(logits: Tensor, uniform: Tensor) -> Tensor:

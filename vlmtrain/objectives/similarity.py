@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmtrain.models.capabilities import EmbedsBoth
-from vlmtrain.objectives.base import Context, Everyone
+from vlmtrain.objectives.base import Context
 
 VISUAL, TEXT = "visual_embeddings", "text_embeddings"  # names in Everyone.embeddings and in Context.once
 
@@ -28,11 +28,3 @@ def similarity(images: Tensor, texts: Tensor) -> Tensor:
     """Cosine of the best query: [B, Q, E], [C, E] -> [B, C], in fp32 whatever the autocast."""
     with torch.autocast(images.device.type, enabled=False):
         return torch.einsum("bqe,ce->bqc", images.float(), texts.float()).amax(dim=1)
-
-
-def similarity_of_everyone(everyone: Everyone, rows_at_once: int = 128) -> Tensor:
-    """[G, G] over the global batch without gradient, never holding more than `rows_at_once` x Q x G numbers."""
-    images, texts = everyone.embeddings[VISUAL], everyone.embeddings[TEXT]
-    return everyone.once(
-        "similarity", lambda: torch.cat([similarity(rows, texts) for rows in images.split(rows_at_once)])
-    )
