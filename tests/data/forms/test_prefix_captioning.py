@@ -38,9 +38,17 @@ def test_which_caption_says_nothing_of_where_it_is_cut() -> None:
     assert {PrefixCaptioning().parts(record, key)[-1].string for key in range(40)} == {"a b", " b", "c d", " d"}
 
 
-def test_a_prompt_is_the_image_alone() -> None:
+def test_without_a_prompt_the_image_alone_is_given() -> None:
     assert PrefixCaptioning().prompt_parts(Record("a", b"", ["a b"])) == [Visual()]
     assert PrefixCaptioning().parts(Record("a", b"", ["", "word"]), 5) == [Visual(), Text("word")]
+
+
+def test_a_prompt_stands_where_a_prefix_stands_and_only_where_a_caption_is_asked_for() -> None:
+    record = Record("a", b"", ["a photo of red"])
+    prompted = PrefixCaptioning(prompt="a photo of")
+    assert prompted.prompt_parts(record) == [Visual(), Text("a photo of", supervised=False)]
+    assert prompted.prompt_parts(record) in [prompted.parts(record, key)[:2] for key in range(20)]
+    assert all(prompted.parts(record, key) == PrefixCaptioning().parts(record, key) for key in range(20))
 
 
 @pytest.mark.parametrize("captions", [[], [""], [" \n", "\t"]])

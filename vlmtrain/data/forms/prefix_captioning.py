@@ -15,7 +15,13 @@ class PrefixCaptioning:
     so the prefix may be empty and the rest never is.  The blank between them goes with the rest, as tokenizers see it;
     both together are the caption, letter for letter.  BLIP-2 (Li et al. 2023, section 3.3) gives the prefix to the
     encoder of Flan-T5; for decoders it is prefix language modelling (SimVLM, Wang et al. 2022, section 3.1).
+
+    A caption that is asked for goes on after `prompt`, as if that had been its prefix: both papers ask so for captions
+    of pictures that they were not tuned on, since few of the texts that they learn from are cut at the beginning.
     """
+
+    def __init__(self, prompt: str = "") -> None:
+        self.prompt = prompt
 
     def parts(self, record: Record, key: int) -> list[Part]:
         prefix, rest = split_at_word(drawn_caption(record, key), key_of("prefix", key))
@@ -23,7 +29,8 @@ class PrefixCaptioning:
         return [Visual(), *given, Text(rest)]
 
     def prompt_parts(self, record: Record) -> list[Part]:
-        return [Visual()]
+        prompt: list[Part] = [Text(self.prompt, supervised=False)] if self.prompt else []
+        return [Visual(), *prompt]
 
 
 def split_at_word(text: str, key: int) -> tuple[str, str]:
