@@ -110,13 +110,13 @@ def render_sweep(name: str, entries: dict[str, Any]) -> str:
 
 
 def _seconds_alone(name: str) -> str:
-    """Of training, all stages, by the newest measurement of speed; empty where there is none."""
+    """Of training, all stages, by the newest measurement of speed; empty where there is none of today's stages."""
+    trainers = {stage: config["trainer"] for stage, config in _compose([f"experiment={name}"])["stages"].items()}
     reports = [json.loads(file.read_text()) for file in sorted(SPEEDS.glob(f"{DATE}-{name}.json"))]
-    as_it_is = [report for report in reports if not report["overrides"]]
+    as_it_is = [report for report in reports if not report["overrides"] and report["stages"].keys() == trainers.keys()]
     if not as_it_is:
         return ""
     speeds = as_it_is[-1]["stages"]
-    trainers = {stage: config["trainer"] for stage, config in _compose([f"experiment={name}"])["stages"].items()}
     seconds = [
         trainers[stage]["max_steps"] * trainers[stage]["batch_size"] / speed["samples_per_second"]
         for stage, speed in speeds.items()
