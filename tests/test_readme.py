@@ -201,6 +201,7 @@ def test_training_commands_train(block: Block, command: str, workplace: Path) ->
         pytest.skip("hours; scripts/sweep_test.py trains one")
     if "launcher=slurm" in training_arguments(command):
         pytest.skip("needs a cluster; make slurm starts one of two nodes, and trains on it")
-    arguments = [re.sub(r"from_step: \d+", "from_step: 1", each) for each in training_arguments(command)]
+    command = re.sub(r"from_step: \d+", "from_step: 1", command).replace("num_processes=16", "num_processes=4")
+    arguments = training_arguments(command)
     run(shlex.join(["vlmtrain", *arguments, *SHORT, "run_dir=readme_run"]), workplace)
     assert (workplace / "readme_run" / "summary.json").exists()

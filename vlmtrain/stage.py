@@ -90,8 +90,7 @@ class Stage:
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         self.total_parameters = sum(count for count, _ in counts)
         self.trainable_parameters = sum(count for count, trains in counts if trains)
-        earlier = [folder for folder in (run.folder, run.init_from) if folder is not None]
-        self.hand_overs = take_over(self.model, config["start_from"] or {}, earlier, name)
+        self.hand_overs = take_over(self.model, config["start_from"] or {}, name, run.folder, run.init_from)
         set_weight_precision(self.model, resolve_precision(settings["precision"]))
         if settings["gradient_checkpointing"]:
             enable_gradient_checkpointing(self.model)

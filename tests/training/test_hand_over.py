@@ -112,12 +112,27 @@ def test_the_manifest_is_read_once_for_all_files(published: Path, monkeypatch: p
     assert opened.count("manifest.json") == 1
 
 
+ORIGINS = {"connector": {"stage": "toy", "part": "connector"}}
+
+
 def test_the_first_run_that_has_a_checkpoint_counts(published: Path, tmp_path: Path) -> None:
     model = ToyModel()
-    reports = take_over(model, {"connector": {"stage": "toy", "part": "connector"}}, [tmp_path, published], "later")
+    reports = take_over(model, ORIGINS, "later", tmp_path, published)
     saved = load_file(published / "checkpoints/toy/step-00000012/connector.safetensors")
     assert reports["connector"].matched and torch.equal(model.connector[0].weight, saved["connector.0.weight"])
     with pytest.raises(
         ValueError, match=r"later starts from stage toy, of which there is no checkpoint in .*init_from="
     ):
-        take_over(model, {"connector": {"stage": "toy", "part": "connector"}}, [tmp_path], "later")
+        take_over(model, ORIGINS, "later", tmp_path, None)
+
+
+def test_a_stage_does_not_begin_with_what_it_saved_itself(published: Path, tmp_path: Path) -> None:
+    """blip2_flan_t5 takes the Q-Former of stage `language` from another run into a stage `language` where it stays
+    frozen, which no checkpoint holds: once it had saved, it could not be resumed."""
+    build_trainer(tmp_path, 3).train(Signals())
+    resumed, first = ToyModel(), ToyModel()
+    take_over(resumed, ORIGINS, "toy", tmp_path, published)
+    take_over(first, ORIGINS, "toy", tmp_path / "empty", published)
+    assert torch.equal(resumed.connector[0].weight, first.connector[0].weight)
+    take_over(resumed, ORIGINS, "later", tmp_path, published)
+    assert not torch.equal(resumed.connector[0].weight, first.connector[0].weight)

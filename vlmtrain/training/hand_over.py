@@ -28,13 +28,15 @@ class LoadReport:
 
 
 def take_over(
-    model: nn.Module, origins: Mapping[str, Mapping[str, str]], runs: list[Path], stage: str
+    model: nn.Module, origins: Mapping[str, Mapping[str, str]], stage: str, run: Path, init_from: Path | None
 ) -> dict[str, LoadReport]:
     """Give parts of the model of `stage` what earlier stages learned, from the newest valid checkpoints.
 
     Args:
         origins: dotted part of the model -> the `stage` and the `part` of it that it starts from.
-        runs: folders of runs; the first that has a checkpoint of a stage counts.
+        run: the folder of this run, whose earlier stages count first.
+        init_from: that of an earlier run.  A stage that bears the name of this one is always of that run: what this
+            one saved is resumed, not taken over.
 
     Returns:
         Part of the model -> how the part of the earlier stage matched it.
@@ -44,6 +46,7 @@ def take_over(
     """
     reports: dict[str, LoadReport] = {}
     for path, origin in origins.items():
+        runs = [folder for folder in (None if origin["stage"] == stage else run, init_from) if folder is not None]
         report = load_part(_checkpoint_of(origin["stage"], runs, stage), origin["part"], model.get_submodule(path))
         logger.info(
             "%s starts from %s of stage %s: %d tensors matched, %d missing (%s), %d unexpected (%s)",
