@@ -32,7 +32,8 @@ def main() -> int:
         reference = home / "reference"
         shutil.rmtree(reference, ignore_errors=True)
         started = time.monotonic()
-        _run(reference, arguments.overrides).wait()
+        if code := _run(reference, arguments.overrides).wait():
+            raise ValueError(f"the run without interruption ended with {code}: see {home / 'reference.log'}")
         seconds = time.monotonic() - started
         _say(f"reference: {seconds:.0f} s without interruption")
     draws = random.Random(arguments.seed)
