@@ -202,6 +202,5 @@ def test_training_commands_train(block: Block, command: str, workplace: Path) ->
     if "launcher=slurm" in training_arguments(command):
         pytest.skip("needs a cluster; make slurm starts one of two nodes, and trains on it")
     command = re.sub(r"from_step: \d+", "from_step: 1", command).replace("num_processes=16", "num_processes=4")
-    arguments = training_arguments(command)
-    run(shlex.join(["vlmtrain", *arguments, *SHORT, "run_dir=readme_run"]), workplace)
+    run(shlex.join(["vlmtrain", *training_arguments(command), *SHORT, "run_dir=readme_run"]), workplace)
     assert (workplace / "readme_run" / "summary.json").exists()

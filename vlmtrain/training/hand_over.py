@@ -46,7 +46,8 @@ def take_over(
     """
     reports: dict[str, LoadReport] = {}
     for path, origin in origins.items():
-        runs = [folder for folder in (None if origin["stage"] == stage else run, init_from) if folder is not None]
+        runs = [] if origin["stage"] == stage else [run]
+        runs += [] if init_from is None else [init_from]
         report = load_part(_checkpoint_of(origin["stage"], runs, stage), origin["part"], model.get_submodule(path))
         logger.info(
             "%s starts from %s of stage %s: %d tensors matched, %d missing (%s), %d unexpected (%s)",

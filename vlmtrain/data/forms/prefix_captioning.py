@@ -2,13 +2,14 @@
 
 import re
 
+from vlmtrain.data.forms.captioning import Captioning
 from vlmtrain.data.forms.drawn_caption import drawn_caption
 from vlmtrain.data.keys import key_of
 from vlmtrain.data.record import Record
 from vlmtrain.layout import Part, Text, Visual
 
 
-class PrefixCaptioning:
+class PrefixCaptioning(Captioning):
     """The image and the first words of a caption, after which the others are to be written.
 
     Where the caption is cut is drawn from the key, evenly from its beginning and the ends of all words but the last:
@@ -16,21 +17,14 @@ class PrefixCaptioning:
     both together are the caption, letter for letter.  BLIP-2 (Li et al. 2023, section 3.3) gives the prefix to the
     encoder of Flan-T5; for decoders it is prefix language modelling (SimVLM, Wang et al. 2022, section 3.1).
 
-    A caption that is asked for goes on after `prompt`, as if that had been its prefix: both papers ask so for captions
-    of pictures that they were not tuned on, since few of the texts that they learn from are cut at the beginning.
+    A caption that is asked for goes on after `prompt`, as if that had been its prefix; training takes its prefixes
+    from the captions.
     """
-
-    def __init__(self, prompt: str = "") -> None:
-        self.prompt = prompt
 
     def parts(self, record: Record, key: int) -> list[Part]:
         prefix, rest = split_at_word(drawn_caption(record, key), key_of("prefix", key))
         given: list[Part] = [Text(prefix, supervised=False)] if prefix else []
         return [Visual(), *given, Text(rest)]
-
-    def prompt_parts(self, record: Record) -> list[Part]:
-        prompt: list[Part] = [Text(self.prompt, supervised=False)] if self.prompt else []
-        return [Visual(), *prompt]
 
 
 def split_at_word(text: str, key: int) -> tuple[str, str]:
