@@ -3,13 +3,17 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vlmtrain.launch.processes import find_free_port
 
 
-def start_ranks(command: list[str], world: int, folder: Path) -> list[subprocess.Popen[bytes]]:
+def start_ranks(
+    command: list[str], world: int, folder: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> list[subprocess.Popen[bytes]]:
     """A process for each rank, with its log in `folder`; one alone does not know that it is a rank."""
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(world)}
     ranks = []
@@ -17,7 +21,7 @@ def start_ranks(command: list[str], world: int, folder: Path) -> list[subprocess
         _told(folder, rank).unlink(missing_ok=True)
         ranked = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
         with _log(folder, rank).open("wb") as log:
-            ranks.append(subprocess.Popen(command, env={**os.environ, **ranked}, stdout=log, stderr=log))
+            ranks.append(subprocess.Popen(command, env={**os.environ, **environment, **ranked}, stdout=log, stderr=log))
     return ranks
 
 

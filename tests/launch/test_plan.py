@@ -82,10 +82,11 @@ def test_fp16_is_counted_like_bf16() -> None:
     ("engine", "weights", "gradients", "moments", "gathered"),
     [
         (Replicated(), FROZEN + TRAINED, 2 * TRAINED, 2 * TRAINED, 0),  # DDP's buckets are a copy
-        (ZeroWhole(1), FROZEN + TRAINED, 2 * TRAINED, 3 * TRAINED // 4, 0),
-        (ZeroWhole(2), FROZEN + TRAINED, TRAINED // 4 + TRAINED, 3 * TRAINED // 4, 0),
+        # ZeRO's buffer has the gradients of the largest unit, 400 bytes
+        (ZeroWhole(1), FROZEN + TRAINED, TRAINED + 400, 3 * TRAINED // 4, 0),
+        (ZeroWhole(2), FROZEN + TRAINED, TRAINED // 4 + 400, 3 * TRAINED // 4, 0),
         # outside of units 360 + 80 bytes and a gradient of 80; two units of 400 and 200, and a gradient of 400
-        (Zero3(), (FROZEN + TRAINED) // 4, TRAINED // 4 + TRAINED, 3 * TRAINED // 4, 440 + 80 + 600 + 400),
+        (Zero3(), (FROZEN + TRAINED) // 4, TRAINED // 4 + 400, 3 * TRAINED // 4, 440 + 80 + 600 + 400),
         (FSDP2(), (FROZEN + TRAINED) // 4, TRAINED // 4, TRAINED // 2, 440 + 80 + 600 + 400),
         (FSDP2(copies=2), (FROZEN + TRAINED) // 2, TRAINED // 2, TRAINED, 440 + 80 + 600 + 400),
         (FSDP2(shard_frozen=False), FROZEN + TRAINED // 4, TRAINED // 4, TRAINED // 2, 80 + 80 + 400 + 400),

@@ -72,6 +72,9 @@ class PerceiverResampler(Connector):
         self.norm = nn.LayerNorm(encoder_width)
         self.project = nn.Linear(encoder_width, language_width)
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return self.layers
+
     def tokens_per_item(self, tiles: int) -> int:
         """The same for an image, its crops and a video."""
         return self.tokens_per_tile

@@ -68,6 +68,9 @@ class Idefics2Resampler(MaskedConnector):
         )
         self.norm = nn.RMSNorm(language_width, eps=NORM_EPS)
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return self.layers
+
     def connect_tiles(self, patches: Tensor, patch_mask: Tensor | None = None) -> Tensor:
         """patches [N, P, W], patch_mask [N, P] -> [N, Q, D]"""
         context = self.project(patches).to(self.latents.dtype)  # under autocast, back to the norms' precision

@@ -64,6 +64,9 @@ class TransformerMapper(MaskedConnector):
         self.constants = nn.Parameter(torch.randn(num_tokens, language_width))
         self.layers = nn.ModuleList(MapperLayer(language_width, num_heads, head_width) for _ in range(depth))
 
+    def wrapping_units(self) -> nn.ModuleList:
+        return self.layers
+
     def connect_tiles(self, patches: Tensor, patch_mask: Tensor | None = None) -> Tensor:
         """patches [N, P, W], patch_mask [N, P] -> [N, Q, D]"""
         num_tiles, num_patches = patches.shape[:2]

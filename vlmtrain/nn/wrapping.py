@@ -23,3 +23,15 @@ def find_units(model: nn.Module) -> list[nn.Module]:
             units |= {id(unit): unit for unit in part.wrapping_units()}
     inside = {id(module) for unit in units.values() for module in unit.modules() if module is not unit}
     return [unit for key, unit in units.items() if key not in inside]
+
+
+def find_outside(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are in no unit, each once."""
+    inside = {id(parameter) for unit in find_units(model) for parameter in unit.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
+
+
+def count_largest_unit(model: nn.Module) -> int:
+    """Numbers of the unit that has the most; of the whole model where there are no units."""
+    units = find_units(model) or [model]
+    return max(sum(parameter.numel() for parameter in unit.parameters()) for unit in units)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vlmtrain.nn.wrapping import find_units
+from vlmtrain.nn.wrapping import count_largest_unit, find_units
 from vlmtrain.training.precision import Resolved
-from vlmtrain.training.sharing import Gathered, Sharing
+from vlmtrain.training.sharing import UNITS_AT_ONCE, Extent, Sharing
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 MASTER_BYTES = 4  # trained weights, their gradients and each of Adam's two moments are fp32
 KEPT_PER_OUTPUT = 2.0  # activations that backward keeps per output of a linear layer: norms, activation functions, ...
-UNITS_AT_ONCE = 2  # the one that runs, and the next one, which is on its way
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def estimate_memory(
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     numbers = sum(parameter.numel() for parameter in trained)
     in_bytes = MASTER_BYTES * numbers
-    buffer = MASTER_BYTES * min(sharing.buffered, numbers)
+    buffered = {Extent.NOTHING: 0, Extent.UNITS: min(count_largest_unit(model), numbers), Extent.EVERYTHING: numbers}
     weights = in_bytes // sharing.trained + size_of(frozen) // sharing.frozen
     gradients = in_bytes // sharing.gradients
     moments = (2 + sharing.has_masters) * in_bytes // sharing.moments
@@ -85,7 +84,7 @@ def estimate_memory(
     here = {name: 0 if name in sharing.offloads else value for name, value in resting.items()}
     return MemoryCost(
         weights=here["weights"],
-        gradients=here["gradients"] + buffer,
+        gradients=here["gradients"] + MASTER_BYTES * buffered[sharing.buffered],
         optimizer=here["moments"] + average,
         activations=activations,
         gathered=_gathered(model, sharing),
@@ -110,16 +109,14 @@ def _cost_of(name: str, source: str, parameters: list[nn.Parameter]) -> PartCost
 
 def _gathered(model: nn.Module, sharing: Sharing) -> int:
     """Bytes of weights, and of gradients before they are shared out, that are whole while a step runs."""
-    if sharing.gathered is Gathered.NOTHING:
+    if sharing.gathered is Extent.NOTHING:
         return 0
     in_parts = {id(each): each for each in model.parameters() if (each.requires_grad or sharing.frozen > 1)}
     units = [
         [in_parts.pop(id(each)) for each in unit.parameters() if id(each) in in_parts] for unit in find_units(model)
     ]
     outside = list(in_parts.values())
-    at_once = (
-        sorted(map(size_of, units))[-UNITS_AT_ONCE:] if sharing.gathered is Gathered.UNITS else map(size_of, units)
-    )
+    at_once = sorted(map(size_of, units))[-UNITS_AT_ONCE:] if sharing.gathered is Extent.UNITS else map(size_of, units)
     trained = [[each for each in group if each.requires_grad] for group in (outside, *units)]
     gradients = size_of(trained[0]) + max(map(size_of, trained[1:]), default=0)
     return size_of(outside) + sum(at_once) + gradients

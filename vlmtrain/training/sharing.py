@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from enum import Enum
 
+UNITS_AT_ONCE = 2  # of weights: the one that runs, and the next one, which is on its way
 
-class Gathered(Enum):
-    """What of the weights that lie in parts is whole on a process while a step runs."""
+
+class Extent(Enum):
+    """How much of the weights, or of their gradients, is on a process at once beside what it holds."""
 
     NOTHING = "nothing"
-    UNITS = "units"  # one after the other, and what is in no unit (vlmtrain.nn.wrapping)
+    UNITS = "units"  # one after the other (vlmtrain.nn.wrapping)
     EVERYTHING = "everything"
 
 
@@ -16,16 +18,17 @@ class Gathered(Enum):
 class Sharing:
     """Among how many processes one copy of each thing is spread; 1: every process has all of it.
 
-    `buffered`: numbers of the buffer that gradients are added up in, and never more than there are gradients.
-    `has_masters`: second copies of trained weights lie with the moments.  `offloads`: things that rest in the CPU's
-    memory: "moments", "weights" (of those in parts) and "gradients".
+    `gathered`: weights that lie in parts, as far as they are whole while a step runs; what is in no unit always is.
+    `buffered`: gradients, in the buffer that they are added up in.  `has_masters`: second copies of trained weights lie
+    with the moments.  `offloads`: things that rest in the CPU's memory: "moments", "weights" (of those in parts) and
+    "gradients".
     """
 
     trained: int = 1
     frozen: int = 1
     gradients: int = 1
     moments: int = 1
-    gathered: Gathered = Gathered.NOTHING
-    buffered: int = 0
+    gathered: Extent = Extent.NOTHING
+    buffered: Extent = Extent.NOTHING
     has_masters: bool = False
     offloads: frozenset[str] = frozenset()

@@ -106,12 +106,16 @@ def test_broken_lines_stop_the_run_with_their_number(tmp_path: Path, line: str, 
 
 
 def test_missing_images_and_odd_files_break_their_samples(tmp_path: Path) -> None:
-    names = ["missing.jpg", "folder", "pipe"]
+    names = ["missing.jpg", "folder", "pipe", "huge.jpg"]
     folder = write_lines(tmp_path, *({"image": name, "caption": "x"} for name in names))
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(300 << 20)  # a hole: it takes no space
     source = JsonLines(str(folder))
-    for index, reason in enumerate(["no such file", "not a regular file", "not a regular file"]):
+    for index, reason in enumerate(
+        ["no such file", "not a regular file", "not a regular file", "314572800 bytes, more"]
+    ):
         with pytest.raises(BrokenSample, match=reason):
             source.read(index)
 

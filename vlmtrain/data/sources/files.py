@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 _MAX_OPEN = 64
+_MAX_BYTES = 256 << 20  # of a file that is read whole
 
 
 class OpenFiles:
@@ -67,6 +68,15 @@ def open_regular(path: Path) -> int:
         os.close(descriptor)
         raise ValueError(f"{path} is not a regular file")
     return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """The whole of a regular file; anything else, and one too large to be a sample, is a ValueError."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_BYTES:
+            raise ValueError(f"{path} has {size} bytes, more than {_MAX_BYTES}")
+        return file.read(size)
 
 
 def find_files(path: str, suffix: str) -> list[Path]:

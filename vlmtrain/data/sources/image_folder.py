@@ -1,17 +1,15 @@
 """A folder of images about which nothing is written."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmtrain.data.record import BrokenSample, Record
-from vlmtrain.data.sources.files import open_regular
+from vlmtrain.data.sources.files import read_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-_MAX_FILE_BYTES = 256 << 20
 
 
 class ImageFolder:
@@ -43,11 +41,6 @@ class ImageFolder:
     def read(self, index: int) -> Record:
         key = self.key(index)
         try:
-            descriptor = open_regular(self.root / key)
+            return Record(key, [read_regular(self.root / key)], [])
         except (FileNotFoundError, ValueError) as error:
             raise BrokenSample(key, f"it cannot be read in {self.root}: {error}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise BrokenSample(key, f"it has more than {_MAX_FILE_BYTES} bytes")
-        return Record(key, [data], [])

@@ -11,9 +11,8 @@ import numpy as np
 
 from vlmtrain.data.record import BrokenSample
 from vlmtrain.data.sources.fields import parse_object
-from vlmtrain.data.sources.files import OpenFiles, open_regular
+from vlmtrain.data.sources.files import OpenFiles, read_regular
 
-_MAX_FILE_BYTES = 256 << 20
 _MAX_FAULTS_SHOWN = 5
 _BLANK = " \t\r\n"
 
@@ -68,16 +67,11 @@ class JsonFile:
         self._check_inside(name)
         which = "" if name == key else f"{name}: "
         try:
-            descriptor = open_regular(self.root / name)
+            return read_regular(self.root / name)
         except FileNotFoundError:
             raise BrokenSample(key, f"{which}there is no such file in {self.root}") from None
-        except (IsADirectoryError, ValueError):
-            raise BrokenSample(key, f"{which}it is not a regular file") from None
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise BrokenSample(key, f"{which}it has more than {_MAX_FILE_BYTES} bytes")
-        return data
+        except ValueError as error:
+            raise BrokenSample(key, f"{which}{error}") from None
 
     def _where(self, content: bytes, offset: int, number: int) -> str:
         if self.file.suffix == ".json":

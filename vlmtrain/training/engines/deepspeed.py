@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vlmtrain.nn.wrapping import count_largest_unit
 from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine, Result
 from vlmtrain.training.engines.part import Part, flat_part, whole_part
 from vlmtrain.training.engines.process_group import require_process_group
-from vlmtrain.training.sharing import Sharing
+from vlmtrain.training.sharing import Extent, Sharing
 from vlmtrain.training.step import TrainingStep
 
-BUCKET = 500_000_000  # numbers; DeepSpeed's own choice
 LEFT_OUT = "ds_optim_param"  # what has it, DeepSpeed does not broadcast
 AGE, MOMENTS = "step", ("exp_avg", "exp_avg_sq")  # torch's AdamW calls them so
 
@@ -44,8 +44,12 @@ class DeepSpeed(Engine):
 
     @property
     def bucket(self) -> int:
-        """Numbers of the buffer that gradients are reduced from, which is made at once: no more than there are."""
-        return min(BUCKET, sum(parameter.numel() for parameter in self.step.parameters() if parameter.requires_grad))
+        """Numbers of the buffer that gradients are reduced from, which is made at once: those of a unit.
+
+        DeepSpeed's own choice, 500 million, is more than all gradients of many a model that is trained here.
+        """
+        trained = sum(parameter.numel() for parameter in self.step.parameters() if parameter.requires_grad)
+        return min(count_largest_unit(self.step), trained)
 
     @abstractmethod
     def zero_config(self) -> dict[str, Any]:
@@ -213,7 +217,7 @@ class ZeroWhole(DeepSpeed):
         return Sharing(
             gradients=num_processes if self.stage == 2 else 1,
             moments=num_processes,
-            buffered=BUCKET,
+            buffered=Extent.UNITS,
             has_masters=True,
             offloads=self.offloads,
         )

@@ -21,7 +21,7 @@ from vlmtrain.training.engines.part import Part
 from vlmtrain.training.engines.process_group import require_process_group
 from vlmtrain.training.engines.taking_apart import fill, put_stand_ins
 from vlmtrain.training.optimizer import moments_of
-from vlmtrain.training.sharing import Gathered, Sharing
+from vlmtrain.training.sharing import Extent, Sharing
 from vlmtrain.training.step import TrainingStep
 
 
@@ -58,7 +58,7 @@ class FSDP2(Engine):
             frozen=parts if self.shard_frozen else 1,
             gradients=parts,
             moments=parts,
-            gathered=Gathered.UNITS if self.reshard_after_forward else Gathered.EVERYTHING,
+            gathered=Extent.UNITS if self.reshard_after_forward else Extent.EVERYTHING,
             offloads=frozenset({"weights", "gradients", "moments"} if self.offload else ()),
         )
 

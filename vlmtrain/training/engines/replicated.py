@@ -1,6 +1,5 @@
 """Every process has the whole model: DDP, and a process alone."""
 
-import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
@@ -15,10 +14,8 @@ from vlmtrain.objectives.base import Loss
 from vlmtrain.training.engines.base import Engine
 from vlmtrain.training.engines.part import Part, whole_part
 from vlmtrain.training.optimizer import moments_of, put_moments
-from vlmtrain.training.sharing import Sharing
+from vlmtrain.training.sharing import Extent, Sharing
 from vlmtrain.training.step import TrainingStep
-
-EVERY_GRADIENT = sys.maxsize  # DDP's buckets are as large as what they add up
 
 
 class Replicated(Engine):
@@ -41,7 +38,7 @@ class Replicated(Engine):
         return engine
 
     def sharing(self, num_processes: int) -> Sharing:
-        return Sharing(buffered=EVERY_GRADIENT if num_processes > 1 else 0)
+        return Sharing(buffered=Extent.EVERYTHING if num_processes > 1 else Extent.NOTHING)
 
     def start(self, accelerator: Accelerator, step: TrainingStep, optimizer: Optimizer) -> None:
         super().start(accelerator, step, optimizer)

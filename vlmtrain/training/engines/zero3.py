@@ -11,11 +11,11 @@ from torch.distributed import all_gather_into_tensor
 from torch.optim import Optimizer
 
 from vlmtrain.nn.file_weights import take_out
-from vlmtrain.nn.wrapping import find_units
+from vlmtrain.nn.wrapping import count_largest_unit, find_outside
 from vlmtrain.training.engines.base import Result
-from vlmtrain.training.engines.deepspeed import BUCKET, DeepSpeed
+from vlmtrain.training.engines.deepspeed import DeepSpeed
 from vlmtrain.training.engines.part import Part, flat_part
-from vlmtrain.training.sharing import Gathered, Sharing
+from vlmtrain.training.sharing import UNITS_AT_ONCE, Extent, Sharing
 
 
 class Zero3(DeepSpeed):
@@ -31,8 +31,8 @@ class Zero3(DeepSpeed):
             frozen=num_processes,
             gradients=num_processes,
             moments=num_processes,
-            gathered=Gathered.UNITS,
-            buffered=BUCKET,
+            gathered=Extent.UNITS,
+            buffered=Extent.UNITS,
             has_masters=True,
             offloads=self.offloads,
         )
@@ -51,11 +51,10 @@ class Zero3(DeepSpeed):
                 f"ZeRO-3 takes numbers apart, and {len(codes)} weights are codes ({codes[0]}, ...), as precision=nf4 "
                 "makes them; use distributed=fsdp2 or deepspeed_zero2, where all processes keep them, or precision=bf16"
             )
-        of_units = {id(parameter) for unit in find_units(root) for parameter in unit.parameters()}
+        outside = find_outside(root)
         super()._initialize(accelerator, root, optimizer)
-        for parameter in root.parameters():
-            if id(parameter) not in of_units:
-                register_external_parameter(root, parameter)
+        for parameter in outside:
+            register_external_parameter(root, parameter)
 
     @contextmanager
     def scalars_apart(self, root: nn.Module, config: dict[str, Any]) -> Iterator[None]:
@@ -83,7 +82,16 @@ class Zero3(DeepSpeed):
         super().weights_were_put()
 
     def zero_config(self) -> dict[str, Any]:
-        return {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": self.bucket}
+        unit, outside = count_largest_unit(self.step), find_outside(self.step)
+        # DeepSpeed's own choices are made for models of many billions: it lets one billion numbers be whole at once
+        return {
+            "stage": 3,
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_live_parameters": sum(each.numel() for each in outside) + UNITS_AT_ONCE * unit,
+            "stage3_max_reuse_distance": unit,
+            "stage3_prefetch_bucket_size": unit,
+            "reduce_bucket_size": self.bucket,
+        }
 
     def norm(self) -> Tensor:
         from deepspeed.runtime.utils import combine_grad_norm_groups
