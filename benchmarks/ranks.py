@@ -15,13 +15,18 @@ def start_ranks(
     command: list[str], world: int, folder: Path, environment: Mapping[str, str] = MappingProxyType({})
 ) -> list[subprocess.Popen[bytes]]:
     """A process for each rank, with its log in `folder`; one alone does not know that it is a rank."""
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world))}  # as the launcher has it
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(world)}
     ranks = []
     for rank in range(world):
         _told(folder, rank).unlink(missing_ok=True)
         ranked = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
         with _log(folder, rank).open("wb") as log:
-            ranks.append(subprocess.Popen(command, env={**os.environ, **environment, **ranked}, stdout=log, stderr=log))
+            ranks.append(
+                subprocess.Popen(
+                    command, env={**threads, **os.environ, **environment, **ranked}, stdout=log, stderr=log
+                )
+            )
     return ranks
 
 
