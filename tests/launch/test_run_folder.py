@@ -38,6 +38,20 @@ def test_the_same_command_resumes_an_unfinished_run() -> None:
     assert "resuming" in choose_folder(CONFIG, False).note
 
 
+def test_killed_before_the_configuration_was_written_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = CONFIG | {"run_dir": "mine"}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "write_config", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(named)
+    assert choose_folder(named, False).note == "new run in mine"
+    assert (start(named) / "logs").is_dir()
+
+
 def test_a_stopped_run_is_not_finished() -> None:
     folder = start(CONFIG)
     finish(folder, "stopped")

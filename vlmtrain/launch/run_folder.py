@@ -67,10 +67,13 @@ def say(line: str) -> None:
 
 
 def open_folder(choice: Choice, config: dict[str, Any]) -> None:
-    """Makes the folder, writes its configuration and lets runs/latest point to it."""
+    """Makes the folder, writes its configuration and lets runs/latest point to it.
+
+    The configuration comes first: whoever is killed before it leaves a folder that the same command takes for empty.
+    """
     choice.folder.mkdir(parents=True, exist_ok=True)
-    (choice.folder / "logs").mkdir(exist_ok=True)
     write_config(config, choice.folder)
+    (choice.folder / "logs").mkdir(exist_ok=True)
     RUNS.mkdir(exist_ok=True)
     target = os.path.relpath(choice.folder.resolve(), RUNS.resolve())
     staged = RUNS / f".latest.{os.getpid()}"
