@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace) -> None:
     check(composed)
     section = composed.config["stages"][arguments.stage] | {"start_from": {}, "evaluation": {}}
     torch.set_num_threads(composed.config["trainer"]["threads"] or 1)
-    before = mapped_now()
+    before = 0 if torch.cuda.is_available() else mapped_now()
     stage = Stage(arguments.stage, section, open_run(composed.config, folder))
     journal = Losses()
     with Signals() as signals:
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 class Losses:
-    """In the place of a journal."""
+    """In the place of a journal, to which the first rank alone reports."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

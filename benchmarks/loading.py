@@ -71,7 +71,7 @@ def read_arguments() -> argparse.Namespace:
 def spread(engine: str, world: int, loading: str, source: Path) -> tuple[int, list[dict[str, Any]]]:
     """The most private memory that a rank took beyond what it had before, and what each has to tell."""
     command = [sys.executable, __file__, "--engine", engine, "--loading", loading, "--source", str(source)]
-    ranks = start_ranks(command, world, source.parent)
+    ranks = start_ranks(command, world, source.parent, {})
     peaks = [0] * world
     while any(process.poll() is None for process in ranks):
         for rank, process in enumerate(ranks):

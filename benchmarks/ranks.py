@@ -3,16 +3,14 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vlmtrain.launch.processes import find_free_port
 
 
 def start_ranks(
-    command: list[str], world: int, folder: Path, environment: Mapping[str, str] = MappingProxyType({})
+    command: list[str], world: int, folder: Path, environment: dict[str, str]
 ) -> list[subprocess.Popen[bytes]]:
     """A process for each rank, with its log in `folder`; one alone does not know that it is a rank."""
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world))}  # as the launcher has it
@@ -22,11 +20,8 @@ def start_ranks(
         _told(folder, rank).unlink(missing_ok=True)
         ranked = {**where, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
         with _log(folder, rank).open("wb") as log:
-            ranks.append(
-                subprocess.Popen(
-                    command, env={**threads, **os.environ, **environment, **ranked}, stdout=log, stderr=log
-                )
-            )
+            given = {**threads, **os.environ, **environment, **ranked}
+            ranks.append(subprocess.Popen(command, env=given, stdout=log, stderr=log))
     return ranks
 
 

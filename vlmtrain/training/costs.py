@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vlmtrain.nn.wrapping import count_largest_unit, find_units
+from vlmtrain.nn.wrapping import count_largest_unit, find_outside, find_units
 from vlmtrain.training.precision import Resolved
 from vlmtrain.training.sharing import UNITS_AT_ONCE, Extent, Sharing
 
@@ -111,11 +111,8 @@ def _gathered(model: nn.Module, sharing: Sharing) -> int:
     """Bytes of weights, and of gradients before they are shared out, that are whole while a step runs."""
     if sharing.gathered is Extent.NOTHING:
         return 0
-    in_parts = {id(each): each for each in model.parameters() if (each.requires_grad or sharing.frozen > 1)}
-    units = [
-        [in_parts.pop(id(each)) for each in unit.parameters() if id(each) in in_parts] for unit in find_units(model)
-    ]
-    outside = list(in_parts.values())
+    groups = [find_outside(model), *(unit.parameters() for unit in find_units(model))]
+    outside, *units = [[each for each in group if each.requires_grad or sharing.frozen > 1] for group in groups]
     at_once = sorted(map(size_of, units))[-UNITS_AT_ONCE:] if sharing.gathered is Extent.UNITS else map(size_of, units)
     trained = [[each for each in group if each.requires_grad] for group in (outside, *units)]
     gradients = size_of(trained[0]) + max(map(size_of, trained[1:]), default=0)
